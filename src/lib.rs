@@ -1,0 +1,11 @@
+//! evenkeel: a DNS caching resolver for every node.
+
+pub mod cache;
+pub mod clock;
+pub mod config;
+pub mod limits;
+pub mod listen;
+pub mod observe;
+pub mod serve;
+pub mod upstream;
+pub mod wire;
