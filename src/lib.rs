@@ -6,6 +6,7 @@ pub mod config;
 pub mod limits;
 pub mod listen;
 pub mod observe;
+pub mod resolve;
 pub mod serve;
 pub mod upstream;
 pub mod wire;

@@ -1,6 +1,17 @@
-//! Arithmetic of fresh, stale and failed.
+//! Arithmetic of fresh, stale and gone, and of how long a failure counts.
+//!
+//! Pure. Times are [`Moment`]s, TTLs whole seconds.
+//!
+//! - An entry is stale at exactly stored + TTL and gone at exactly that + `max_age`.
+//! - The TTL of a message is the smallest in it (OPT's is none). A TTL with its top bit set is large, and capped
+//!   (RFC 8767 §4). Negative: min(SOA TTL, SOA MINIMUM, `max_negative_ttl`) (RFC 2308 §5).
+//! - TTL 0 is given to those who wait and is not stored, unless `min_ttl` raises it.
+//! - A failure counts 1 s, doubling with each that follows, to 30 s (RFC 9520 §3.2).
 
 use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::limits::{FAILURE_BACKOFF, STALE_RECENT};
 
 /// Bounds of the time to live, in seconds. Whole messages are the unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +22,18 @@ pub struct TtlSettings {
     pub max: u32,
     /// The same for negative answers.
     pub negative_max: u32,
+}
+
+impl TtlSettings {
+    /// What a record's TTL becomes in a positive message.
+    pub fn positive(&self, ttl: u32) -> u32 {
+        ttl.clamp(self.min.min(self.max), self.max)
+    }
+
+    /// What a record's TTL becomes in a negative message.
+    pub fn negative(&self, ttl: u32) -> u32 {
+        ttl.max(self.min).min(self.negative_max)
+    }
 }
 
 /// When and how stale answers are given.
@@ -31,4 +54,113 @@ pub enum Patience {
     Auto,
     /// This long.
     Fixed(Duration),
+}
+
+/// How an answer stands at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Within its TTL; stored this many whole seconds ago.
+    Fresh {
+        /// Seconds.
+        age: u32,
+    },
+    /// Past its TTL by this much, and still servable.
+    Stale {
+        /// Time since the TTL ran out.
+        past: Duration,
+    },
+    /// Past `max_age`.
+    Gone,
+}
+
+/// How an answer stands that was stored at `stored` with `ttl` seconds. What was stored before `due_before` counts as
+/// expired at that moment at the latest.
+pub fn standing(stored: Moment, ttl: u32, max_age: Duration, due_before: Moment, now: Moment) -> Standing {
+    let mut expires = stored + Duration::from_secs(u64::from(ttl));
+    if stored < due_before {
+        expires = expires.min(due_before);
+    }
+    if now < expires {
+        return Standing::Fresh { age: now.since(stored).as_secs() as u32 };
+    }
+    let past = now.since(expires);
+    if past < max_age { Standing::Stale { past } } else { Standing::Gone }
+}
+
+/// Is data that is `past` its TTL recent enough for the short patience: at most max(its TTL, 5 min)?
+pub fn is_recent(past: Duration, ttl: u32) -> bool {
+    past <= Duration::from_secs(u64::from(ttl)).max(STALE_RECENT)
+}
+
+/// How long the `count`th failure in a row counts; `count` starts at 1.
+pub fn failure_span(count: u32) -> Duration {
+    let (first, longest) = FAILURE_BACKOFF;
+    first.saturating_mul(1 << count.saturating_sub(1).min(16)).min(longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    #[test]
+    fn fresh_ends_at_exactly_stored_plus_ttl_and_stale_at_exactly_max_age_more() {
+        let at = |millis| standing(Moment::from_secs(100), 60, DAY, Moment::ZERO, Moment::from_millis(millis));
+        assert_eq!(at(100_000), Standing::Fresh { age: 0 });
+        assert_eq!(at(159_999), Standing::Fresh { age: 59 });
+        assert_eq!(at(160_000), Standing::Stale { past: Duration::ZERO });
+        assert_eq!(at(160_000 + 86_399_999), Standing::Stale { past: Duration::from_millis(86_399_999) });
+        assert_eq!(at(160_000 + 86_400_000), Standing::Gone);
+    }
+
+    #[test]
+    fn max_age_zero_serves_nothing_stale() {
+        assert_eq!(standing(Moment::ZERO, 1, Duration::ZERO, Moment::ZERO, Moment::from_secs(1)), Standing::Gone);
+    }
+
+    #[test]
+    fn what_was_stored_before_a_clock_jump_is_due_and_not_gone() {
+        let at =
+            |stored, now| standing(Moment::from_secs(stored), 60, DAY, Moment::from_secs(50), Moment::from_secs(now));
+        assert_eq!(at(49, 50), Standing::Stale { past: Duration::ZERO });
+        assert_eq!(at(50, 51), Standing::Fresh { age: 1 });
+    }
+
+    #[test]
+    fn recent_is_the_greater_of_ttl_and_five_minutes() {
+        for (past, ttl, want) in [(300, 60, true), (301, 60, false), (3600, 3600, true), (3601, 3600, false)] {
+            assert_eq!(is_recent(Duration::from_secs(past), ttl), want, "{past} {ttl}");
+        }
+    }
+
+    #[test]
+    fn failures_double_from_one_second_to_thirty() {
+        let spans: Vec<u64> = [1, 2, 3, 5, 6, 40].map(|n| failure_span(n).as_secs()).into();
+        assert_eq!(spans, [1, 2, 4, 16, 30, 30]);
+    }
+
+    #[test]
+    fn ttls_are_bounded_and_the_top_bit_is_large() {
+        let t = TtlSettings { min: 5, max: 86_400, negative_max: 30 };
+        assert_eq!([t.positive(0), t.positive(60), t.positive(u32::MAX)], [5, 60, 86_400]);
+        assert_eq!([t.negative(0), t.negative(20), t.negative(900)], [5, 20, 30]);
+        let t = TtlSettings { min: 60, max: 86_400, negative_max: 30 };
+        assert_eq!(t.negative(0), 30, "max_negative_ttl binds min_ttl too");
+    }
+
+    proptest! {
+        #[test]
+        fn an_answer_goes_from_fresh_to_stale_to_gone_and_never_back(
+            stored in 0u64..1 << 40, ttl in 0u32..100_000, max_age in 0u64..1 << 20, a in 0u64..1 << 50, b in 0u64..1 << 50,
+        ) {
+            let rank = |at: u64| match standing(Moment::from_nanos(stored), ttl, Duration::from_secs(max_age), Moment::ZERO, Moment::from_nanos(stored + at)) {
+                Standing::Fresh { age } => { assert!(age < ttl); 0 }
+                Standing::Stale { past } => { assert!(past < Duration::from_secs(max_age)); 1 }
+                Standing::Gone => 2,
+            };
+            prop_assert!(rank(a.min(b)) <= rank(a.max(b)));
+        }
+    }
 }

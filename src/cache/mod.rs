@@ -1,6 +1,27 @@
 //! What was answered before, and how long that may be said again.
+//!
+//! Pure but for the map itself, which lives behind [`store::Store`]. A [`Key`] finds an [`Entry`]; an entry holds the
+//! last good answer as the packet that came, and beside it the last failure. [`freshness`] is the arithmetic of
+//! fresh, stale and gone; [`guard`] says what may take the place of what; [`front`] is the worker's own small copy
+//! of what it hits most.
+//!
+//! Invariants: a failure never overwrites data; data never outlives its TTL by more than `max_age` towards a client;
+//! the map's own clock decides nothing.
 
+pub mod entry;
 pub mod freshness;
+pub mod front;
+pub mod guard;
+pub mod key;
+pub mod store;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::clock::Moment;
+use entry::{Data, Entry, Failure};
+use key::{Key, Keys, Question};
+use store::Store;
 
 /// How the cache is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,4 +30,86 @@ pub struct CacheSettings {
     pub max_bytes: u64,
     /// Do the addresses of one RRset turn on every hit?
     pub rotate: bool,
+}
+
+/// The one cache of the process.
+pub struct Cache {
+    keys: Keys,
+    store: Arc<dyn Store>,
+    /// Data stored before this counts as expired: set where the wall clock jumped ahead of ours.
+    due_before: AtomicU64,
+}
+
+impl Cache {
+    /// A cache over `store`, with its own secret for keys.
+    pub fn new(store: Arc<dyn Store>, keys: Keys) -> Self {
+        Self { keys, store, due_before: AtomicU64::new(0) }
+    }
+
+    /// The key of a question.
+    pub fn key(&self, question: &Question<'_>) -> Key {
+        self.keys.key(question)
+    }
+
+    /// The entry of a question, where there is one. A colliding key is a miss.
+    pub fn look(&self, key: Key, question: &Question<'_>) -> Option<Arc<Entry>> {
+        self.store.get(key).filter(|e| e.is_for(question))
+    }
+
+    /// Stores an answer unless [`guard::may_replace`] forbids it. Says whether it was stored.
+    pub fn keep(
+        &self,
+        key: Key,
+        question: &Question<'_>,
+        data: Data,
+        stale_age_max: std::time::Duration,
+        now: Moment,
+    ) -> bool {
+        let old = self.look(key, question);
+        if let Some(had) = old.as_ref().and_then(|e| e.data())
+            && !guard::may_replace(had, &data, stale_age_max, now)
+        {
+            return false;
+        }
+        let entry = Arc::new(Entry::with_data(question, data));
+        self.store.put(key, entry);
+        // Where the store weighs and evicts later, front copies must let go of the old answer now.
+        if let Some(old) = old {
+            old.let_go();
+        }
+        true
+    }
+
+    /// Remembers a failure beside what is stored; makes an entry for it where nothing is.
+    pub fn fail(&self, key: Key, question: &Question<'_>, failure: Failure) {
+        match self.look(key, question) {
+            Some(entry) => entry.remember(failure),
+            None => self.store.put(key, Arc::new(Entry::with_failure(question, failure))),
+        }
+    }
+
+    /// Everything stored before `now` counts as expired from here on; nothing is dropped.
+    pub fn make_due(&self, now: Moment) {
+        self.due_before.store(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Data stored before this counts as expired.
+    pub fn due_before(&self) -> Moment {
+        Moment::from_nanos(self.due_before.load(Ordering::Relaxed))
+    }
+
+    /// Drops what `doomed` picks and returns how many entries that were.
+    pub fn flush(&self, doomed: &dyn Fn(&Entry) -> bool) -> u64 {
+        self.store.remove_if(doomed)
+    }
+
+    /// Bytes and entries at hand, and entries evicted for room since the start.
+    pub fn census(&self) -> store::Census {
+        self.store.census()
+    }
+
+    /// Work that the store puts off; called a few times a second.
+    pub fn upkeep(&self) {
+        self.store.upkeep();
+    }
 }

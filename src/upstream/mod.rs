@@ -1,4 +1,21 @@
-//! A group of servers in tiers.
+//! A group of servers in tiers: whom to ask, how long to wait, whom to trust with the next question.
+//!
+//! Pure. [`Group`] holds what was learned; its settings are swapped on reload ([`Group::adopt`]). The rooms under it
+//! judge one thing each and do not know each other: [`breaker`] fast from live questions, [`health`] slowly, [`tier`]
+//! which tier is in use, [`damp`] what flapping costs, [`latency`] and [`hedge`] when a second question goes out,
+//! [`budget`] what it may cost, [`bulkhead`] how much waits at once.
+
+pub mod breaker;
+pub mod budget;
+pub mod bulkhead;
+pub mod damp;
+pub mod group;
+pub mod health;
+pub mod hedge;
+pub mod latency;
+pub mod tier;
+
+pub use group::Group;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -6,6 +23,46 @@ use std::time::Duration;
 
 use crate::cache::freshness::{StaleSettings, TtlSettings};
 use crate::wire::Name;
+
+/// A server's place in its group: stable for the life of a [`Group`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServerId(pub u16);
+
+/// The zone of a question as far as judging needs to tell zones apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ZoneHash(pub u32);
+
+impl ZoneHash {
+    /// The last two labels of a folded name, or the one that it has.
+    pub fn of(name: &[u8]) -> Self {
+        let mut suffixes = [&[][..]; 3];
+        for s in crate::wire::name::suffixes(name) {
+            suffixes = [s, suffixes[0], suffixes[1]];
+        }
+        // suffixes are root, one label, two labels; a shorter name leaves the later ones empty.
+        let zone = suffixes.iter().rev().find(|s| !s.is_empty()).copied().unwrap_or_default();
+        Self(fnv(zone))
+    }
+}
+
+/// Who asked, as far as judging needs to tell clients apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientHash(pub u32);
+
+impl ClientHash {
+    /// Of a client's address.
+    pub fn of(address: IpAddr) -> Self {
+        Self(match address {
+            IpAddr::V4(a) => fnv(&a.octets()),
+            IpAddr::V6(a) => fnv(&a.octets()),
+        })
+    }
+}
+
+/// FNV-1a: good enough to tell apart what nobody gains by confusing.
+fn fnv(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash, b| (hash ^ u32::from(*b)).wrapping_mul(0x0100_0193))
+}
 
 /// Everything that the configuration says of one group.
 #[derive(Clone, Debug, PartialEq)]

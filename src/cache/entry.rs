@@ -1,0 +1,292 @@
+//! One entry: the last good answer, packed, and beside it the last failure.
+//!
+//! Pure. The answer is the packet that came, without OPT, with the offsets of its TTLs ([`Data`]); it never changes.
+//! What changes is small and beside it: the failure, when the name may be asked again, and whether copies of the
+//! entry must let go. All times are [`Moment`]s.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::freshness::{self, Standing};
+use super::key::Question;
+use crate::clock::Moment;
+use crate::limits::HEADER_BYTES;
+use crate::wire::patch::{Rotation, Stored};
+
+/// What an answer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Records, or a chain that leads to some.
+    Positive,
+    /// The name exists, the type does not (RFC 2308 §2.2).
+    NoData,
+    /// The name does not exist (RFC 2308 §2.1).
+    NxDomain,
+}
+
+impl Kind {
+    /// Is it one of the two negative kinds?
+    pub fn is_negative(self) -> bool {
+        self != Kind::Positive
+    }
+}
+
+/// Which group gave an answer, and in which life: a group whose servers were all replaced has another stamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GroupStamp(pub u32);
+
+/// An answer as it is stored. Immutable.
+#[derive(Debug)]
+pub struct Data {
+    /// The message without OPT, TTLs bounded; behind it, from `wire_len` on, the encoded extended errors.
+    bytes: Box<[u8]>,
+    wire_len: u32,
+    ttl_at: Box<[u16]>,
+    rotation: Option<Rotation>,
+    /// What it says.
+    pub kind: Kind,
+    /// The tier that gave it, from 0.
+    pub tier: u8,
+    /// The group that gave it.
+    pub group: GroupStamp,
+    /// When it came.
+    pub stored: Moment,
+    /// Seconds: the smallest TTL in it.
+    pub ttl: u32,
+    /// When the first of its signatures runs out; [`Moment::NEVER`] where it has none.
+    pub signed_until: Moment,
+}
+
+/// What [`Data::new`] needs of a reply. Fields as in [`Data`].
+#[derive(Debug)]
+pub struct Packed {
+    /// The message without OPT, TTLs bounded, id 0.
+    pub wire: Vec<u8>,
+    /// Offset of each TTL.
+    pub ttl_at: Vec<u16>,
+    /// The run of addresses that may turn.
+    pub rotation: Option<Rotation>,
+    /// The server's extended errors, encoded.
+    pub kept_edes: Box<[u8]>,
+    /// What it says.
+    pub kind: Kind,
+    /// Seconds.
+    pub ttl: u32,
+    /// When the first signature runs out.
+    pub signed_until: Moment,
+}
+
+impl Data {
+    /// An answer that came at `now` from `tier` of `group`.
+    pub fn new(packed: Packed, tier: u8, group: GroupStamp, now: Moment) -> Self {
+        let wire_len = packed.wire.len() as u32;
+        let mut bytes = packed.wire;
+        bytes.extend_from_slice(&packed.kept_edes);
+        Self {
+            bytes: bytes.into(),
+            wire_len,
+            ttl_at: packed.ttl_at.into(),
+            rotation: packed.rotation,
+            kind: packed.kind,
+            tier,
+            group,
+            stored: now,
+            ttl: packed.ttl,
+            signed_until: packed.signed_until,
+        }
+    }
+
+    /// The view that [`crate::wire::patch::answer`] takes.
+    pub fn stored(&self) -> Stored<'_> {
+        let (wire, kept_edes) = self.bytes.split_at(self.wire_len as usize);
+        Stored { wire, ttl_at: &self.ttl_at, rotation: self.rotation, kept_edes }
+    }
+
+    /// The RCODE.
+    pub fn rcode(&self) -> u16 {
+        u16::from(self.bytes[3] & 15)
+    }
+
+    /// How it stands. See [`freshness::standing`]; signatures that ran out make a stale answer [`Standing::Gone`].
+    pub fn standing(&self, max_age: Duration, due_before: Moment, now: Moment) -> Standing {
+        match freshness::standing(self.stored, self.ttl, max_age, due_before, now) {
+            Standing::Stale { .. } if now >= self.signed_until => Standing::Gone,
+            standing => standing,
+        }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.bytes.len() + 2 * self.ttl_at.len()
+    }
+}
+
+/// What went wrong the last time, and until when that is remembered (RFC 9520).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Remembered until then.
+    pub until: Moment,
+    /// Failures in a row, from 1.
+    pub count: u32,
+    /// The number of the group's healings then: a failure from before a healing counts no more.
+    pub healings: u32,
+    /// INFO-CODE that says what happened.
+    pub ede: u16,
+    /// The server's own extended errors, encoded.
+    pub kept_edes: Box<[u8]>,
+}
+
+/// One entry of the cache.
+#[derive(Debug)]
+pub struct Entry {
+    /// Folded.
+    name: Box<[u8]>,
+    qtype: u16,
+    bits: u8,
+    /// Copies of this entry outside the store must let go.
+    gone: AtomicBool,
+    /// A stale answer is not asked again before this moment.
+    ask_again_at: AtomicU64,
+    data: Option<Data>,
+    /// Looked at only where the data is not fresh, so the lock is off the hit path.
+    failure: Mutex<Option<Box<Failure>>>,
+}
+
+impl Entry {
+    /// An entry with an answer.
+    pub fn with_data(question: &Question<'_>, data: Data) -> Self {
+        Self::new(question, Some(data), None)
+    }
+
+    /// An entry that remembers a failure alone.
+    pub fn with_failure(question: &Question<'_>, failure: Failure) -> Self {
+        Self::new(question, None, Some(Box::new(failure)))
+    }
+
+    fn new(question: &Question<'_>, data: Option<Data>, failure: Option<Box<Failure>>) -> Self {
+        Self {
+            name: question.name.into(),
+            qtype: question.qtype,
+            bits: question.bits(),
+            gone: AtomicBool::new(false),
+            ask_again_at: AtomicU64::new(0),
+            data,
+            failure: Mutex::new(failure),
+        }
+    }
+
+    /// Is this the entry of `question`?
+    pub fn is_for(&self, question: &Question<'_>) -> bool {
+        self.qtype == question.qtype && self.bits == question.bits() && *self.name == *question.name
+    }
+
+    /// The folded name.
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    /// The type.
+    pub fn qtype(&self) -> u16 {
+        self.qtype
+    }
+
+    /// The last good answer.
+    pub fn data(&self) -> Option<&Data> {
+        self.data.as_ref()
+    }
+
+    /// The last failure, where it still counts.
+    pub fn failure(&self, healings: u32, now: Moment) -> Option<Failure> {
+        self.failure_slot().as_deref().filter(|f| now < f.until && f.healings == healings).cloned()
+    }
+
+    /// Failures in a row so far, those before the group's last healing not counted.
+    pub fn failures_in_a_row(&self, healings: u32) -> u32 {
+        self.failure_slot().as_deref().filter(|f| f.healings == healings).map_or(0, |f| f.count)
+    }
+
+    /// Remembers a failure beside the data.
+    pub fn remember(&self, failure: Failure) {
+        *self.failure_slot() = Some(Box::new(failure));
+    }
+
+    fn failure_slot(&self) -> MutexGuard<'_, Option<Box<Failure>>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// May the stale name be asked again? Of all that ask at once only one is told yes, and none for `pause` after.
+    pub fn claim_asking(&self, pause: Duration, now: Moment) -> bool {
+        let at = self.ask_again_at.load(Ordering::Relaxed);
+        now.as_nanos() >= at
+            && self
+                .ask_again_at
+                .compare_exchange(at, (now + pause).as_nanos(), Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// Copies outside the store let go from here on.
+    pub fn let_go(&self) {
+        self.gone.store(true, Ordering::Release);
+    }
+
+    /// Must copies outside the store let go?
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    /// Bytes of memory that the entry takes, without the store's own.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.name.len() + self.data.as_ref().map_or(size_of::<Failure>(), Data::heap_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_stands_beside_the_data_and_ends_with_its_time_or_a_healing() {
+        let entry = Entry::with_data(&question(), data());
+        entry.remember(Failure { until: Moment::from_secs(5), count: 2, healings: 7, ede: 22, kept_edes: [].into() });
+        assert!(entry.data().is_some());
+        assert!(entry.failure(7, Moment::from_millis(4_999)).is_some());
+        assert!(entry.failure(7, Moment::from_secs(5)).is_none());
+        assert!(entry.failure(8, Moment::ZERO).is_none());
+        assert_eq!((entry.failures_in_a_row(7), entry.failures_in_a_row(8)), (2, 0));
+    }
+
+    #[test]
+    fn asking_again_is_claimed_once_a_pause() {
+        let entry = Entry::with_data(&question(), data());
+        let pause = Duration::from_secs(30);
+        assert!(entry.claim_asking(pause, Moment::from_secs(1)));
+        assert!(!entry.claim_asking(pause, Moment::from_secs(30)));
+        assert!(entry.claim_asking(pause, Moment::from_secs(31)));
+    }
+
+    #[test]
+    fn a_signed_answer_is_not_served_stale_once_its_signatures_ran_out() {
+        let mut data = data();
+        data.signed_until = Moment::from_secs(100);
+        let at = |s| data.standing(Duration::from_secs(1000), Moment::ZERO, Moment::from_secs(s));
+        assert_eq!(at(99), Standing::Stale { past: Duration::from_secs(39) });
+        assert_eq!(at(100), Standing::Gone);
+    }
+
+    fn question() -> Question<'static> {
+        Question { name: b"\x07example\x00", qtype: 1, dnssec_ok: false, cd: false }
+    }
+
+    fn data() -> Data {
+        let packed = Packed {
+            wire: vec![0; HEADER_BYTES],
+            ttl_at: vec![],
+            rotation: None,
+            kept_edes: [].into(),
+            kind: Kind::Positive,
+            ttl: 60,
+            signed_until: Moment::NEVER,
+        };
+        Data::new(packed, 0, GroupStamp(1), Moment::ZERO)
+    }
+}

@@ -1,0 +1,112 @@
+//! A worker's own small copy of what it hits most, before the store.
+//!
+//! Pure. Four-way sets of entries that the store owns. A look here costs one line of memory and touches nothing that
+//! another worker writes; moka alone costs 0.2 µs hot and over 1 µs cold. An entry that the store evicted or replaced
+//! says so itself ([`Entry::is_gone`]) and is let go when it is met. One hit in 64 is also a look in the store, so
+//! that its eviction policy hears of what is popular.
+//!
+//! Bound: slots × [`FRONT_ENTRY_BYTES`] over all workers is at most 1/8 of the cache's bytes.
+
+use std::sync::Arc;
+
+use super::Cache;
+use super::entry::Entry;
+use super::key::{Key, Question};
+
+/// What one slot may keep alive after the store let go of it, in the mean.
+pub const FRONT_ENTRY_BYTES: u64 = 512;
+const WAYS: usize = 4;
+const TELL_EVERY: u32 = 64;
+const SETS_MAX: usize = 1 << 15;
+
+#[derive(Default)]
+#[repr(align(64))]
+struct Set {
+    tags: [u64; WAYS],
+    entries: [Option<Arc<Entry>>; WAYS],
+}
+
+/// The front cache of one worker.
+pub struct Front {
+    sets: Box<[Set]>,
+    hits: u32,
+}
+
+impl Front {
+    /// For one of `workers` before a cache of `max_bytes`.
+    pub fn new(max_bytes: u64, workers: usize) -> Self {
+        let slots = max_bytes / 8 / FRONT_ENTRY_BYTES / workers.max(1) as u64;
+        let sets = (slots as usize / WAYS).clamp(1, SETS_MAX);
+        // Round down: the bound holds.
+        let sets = 1 << sets.ilog2();
+        Self { sets: (0..sets).map(|_| Set::default()).collect(), hits: 0 }
+    }
+
+    /// The entry of a question, from here or from the cache.
+    pub fn look(&mut self, cache: &Cache, key: Key, question: &Question<'_>) -> Option<&Arc<Entry>> {
+        let tag = (key.0 >> 64) as u64 | 1;
+        let index = key.0 as usize & (self.sets.len() - 1);
+        let set = &mut self.sets[index];
+        let mut found = None;
+        for way in 0..WAYS {
+            if set.tags[way] != tag {
+                continue;
+            }
+            if set.entries[way].as_ref().is_some_and(|e| !e.is_gone() && e.is_for(question)) {
+                found = Some(way);
+                break;
+            }
+            set.tags[way] = 0;
+            set.entries[way] = None;
+        }
+        if let Some(way) = found {
+            self.hits = self.hits.wrapping_add(1);
+            if self.hits.is_multiple_of(TELL_EVERY) {
+                let _ = cache.look(key, question);
+            }
+            return self.sets[index].entries[way].as_ref();
+        }
+        let entry = cache.look(key, question)?;
+        let set = &mut self.sets[index];
+        let way = set.tags.iter().position(|t| *t == 0).unwrap_or((key.0 >> 126) as usize % WAYS);
+        set.tags[way] = tag;
+        Some(set.entries[way].insert(entry))
+    }
+
+    /// Number of slots.
+    pub fn slots(&self) -> usize {
+        self.sets.len() * WAYS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::entry::Failure;
+    use crate::cache::key::Keys;
+    use crate::cache::store::MapStore;
+    use crate::clock::Moment;
+
+    #[test]
+    fn an_entry_that_was_let_go_is_not_found_again() {
+        let cache = Cache::new(Arc::new(MapStore::default()), Keys::new([0; 16]));
+        let question = Question { name: b"\x07example\x00", qtype: 1, dnssec_ok: false, cd: false };
+        let key = cache.key(&question);
+        let mut front = Front::new(1 << 20, 1);
+        assert!(front.look(&cache, key, &question).is_none());
+        let failure = Failure { until: Moment::NEVER, count: 1, healings: 0, ede: 22, kept_edes: [].into() };
+        cache.fail(key, &question, failure);
+        let entry = front.look(&cache, key, &question).unwrap().clone();
+        cache.flush(&|_| true);
+        assert!(entry.is_gone(), "a flush reaches front copies");
+        assert!(front.look(&cache, key, &question).is_none());
+    }
+
+    #[test]
+    fn all_fronts_together_take_an_eighth_at_most() {
+        for (bytes, workers) in [(1 << 20, 1), (64 << 20, 4), (1 << 30, 3)] {
+            let slots = Front::new(bytes, workers).slots() as u64;
+            assert!(slots * FRONT_ENTRY_BYTES * workers as u64 <= bytes / 8, "{bytes} {workers}");
+        }
+    }
+}

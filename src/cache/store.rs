@@ -1,0 +1,266 @@
+//! The bounded concurrent map under the cache, behind a narrow trait.
+//!
+//! [`MokaStore`] is the one that serves: it owns the bytes and decides what is evicted. [`MapStore`] is for tests and
+//! the simulation: unbounded, in order, without a clock. Time is ours: moka is built without expiry, so that its clock
+//! decides nothing; what is past its age is judged by [`super::freshness`] and goes when room is needed.
+//!
+//! Eviction policy: TinyLFU. `benches/eviction.rs` prints the hit ratios of both of moka's policies on a Zipf trace
+//! with a random-subdomain flood mixed in: the flood pushes an LRU's contents out, while TinyLFU does not admit names
+//! that are asked once. A first-time name may so not be stored while the cache is full; it is answered all the same.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use moka::notification::RemovalCause;
+use moka::policy::EvictionPolicy;
+
+use super::entry::Entry;
+use super::key::Key;
+
+/// Bytes of moka and of the allocator for one entry beyond [`Entry::bytes`], as `benches/store.rs` measures.
+pub const OVERHEAD_BYTES: usize = 330;
+
+/// What a store holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Bytes, overhead included.
+    pub bytes: u64,
+    /// Entries.
+    pub entries: u64,
+    /// Entries evicted for room since the start.
+    pub evicted: u64,
+}
+
+/// A map from keys to entries.
+pub trait Store: Send + Sync {
+    /// The entry under a key; counts as a use.
+    fn get(&self, key: Key) -> Option<Arc<Entry>>;
+    /// Puts an entry in the place of what was there. A bounded store may not keep it.
+    fn put(&self, key: Key, entry: Arc<Entry>);
+    /// Removes what `doomed` picks; front copies let go of it. Returns how many.
+    fn remove_if(&self, doomed: &dyn Fn(&Entry) -> bool) -> u64;
+    /// Calls `each` with every entry; does not count as a use.
+    fn for_each(&self, each: &mut dyn FnMut(Key, &Arc<Entry>));
+    /// What it holds.
+    fn census(&self) -> Census;
+    /// Work that was put off.
+    fn upkeep(&self);
+}
+
+/// Keys are hashes under a secret, so their low half is as good as any hash of them.
+#[derive(Default)]
+pub struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        // Only u128 keys come here; this keeps the hasher right for anything else.
+        for b in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*b);
+        }
+    }
+    fn write_u128(&mut self, key: u128) {
+        self.0 = key as u64;
+    }
+}
+
+/// moka as the owner of the cache.
+pub struct MokaStore {
+    cache: moka::sync::Cache<Key, Arc<Entry>, BuildHasherDefault<KeyHasher>>,
+    evicted: Arc<AtomicU64>,
+}
+
+impl MokaStore {
+    /// Holds at most `max_bytes`, overhead included.
+    pub fn new(max_bytes: u64) -> Self {
+        Self::with_policy(max_bytes, EvictionPolicy::tiny_lfu())
+    }
+
+    /// The same with another eviction policy, for the bench that compares them.
+    pub fn with_policy(max_bytes: u64, policy: EvictionPolicy) -> Self {
+        let evicted = Arc::new(AtomicU64::new(0));
+        let counter = evicted.clone();
+        let cache = moka::sync::Cache::builder()
+            .max_capacity(max_bytes)
+            .eviction_policy(policy)
+            .weigher(|_, entry: &Arc<Entry>| u32::try_from(entry.bytes() + OVERHEAD_BYTES).unwrap_or(u32::MAX))
+            .eviction_listener(move |_, entry: Arc<Entry>, cause| {
+                entry.let_go();
+                if cause == RemovalCause::Size {
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+            .build_with_hasher(BuildHasherDefault::default());
+        Self { cache, evicted }
+    }
+}
+
+impl Store for MokaStore {
+    fn get(&self, key: Key) -> Option<Arc<Entry>> {
+        self.cache.get(&key)
+    }
+
+    fn put(&self, key: Key, entry: Arc<Entry>) {
+        self.cache.insert(key, entry);
+    }
+
+    fn remove_if(&self, doomed: &dyn Fn(&Entry) -> bool) -> u64 {
+        let mut removed = 0;
+        for (key, entry) in &self.cache {
+            if doomed(&entry) {
+                entry.let_go();
+                self.cache.invalidate(&*key);
+                removed += 1;
+            }
+        }
+        removed
+    }
+
+    fn for_each(&self, each: &mut dyn FnMut(Key, &Arc<Entry>)) {
+        for (key, entry) in &self.cache {
+            each(*key, &entry);
+        }
+    }
+
+    fn census(&self) -> Census {
+        Census {
+            bytes: self.cache.weighted_size(),
+            entries: self.cache.entry_count(),
+            evicted: self.evicted.load(Ordering::Relaxed),
+        }
+    }
+
+    fn upkeep(&self) {
+        self.cache.run_pending_tasks();
+    }
+}
+
+/// An unbounded map, for tests and the simulation.
+#[derive(Default)]
+pub struct MapStore(Mutex<BTreeMap<Key, Arc<Entry>>>);
+
+impl MapStore {
+    fn map(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Arc<Entry>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for MapStore {
+    fn get(&self, key: Key) -> Option<Arc<Entry>> {
+        self.map().get(&key).cloned()
+    }
+
+    fn put(&self, key: Key, entry: Arc<Entry>) {
+        if let Some(old) = self.map().insert(key, entry) {
+            old.let_go();
+        }
+    }
+
+    fn remove_if(&self, doomed: &dyn Fn(&Entry) -> bool) -> u64 {
+        let mut map = self.map();
+        let before = map.len();
+        map.retain(|_, entry| {
+            let goes = doomed(entry);
+            if goes {
+                entry.let_go();
+            }
+            !goes
+        });
+        (before - map.len()) as u64
+    }
+
+    fn for_each(&self, each: &mut dyn FnMut(Key, &Arc<Entry>)) {
+        self.map().iter().for_each(|(k, e)| each(*k, e));
+    }
+
+    fn census(&self) -> Census {
+        let map = self.map();
+        let bytes = map.values().map(|e| (e.bytes() + OVERHEAD_BYTES) as u64).sum();
+        Census { bytes, entries: map.len() as u64, evicted: 0 }
+    }
+
+    fn upkeep(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::entry::{Data, Failure, GroupStamp, Kind, Packed};
+    use crate::cache::key::{Keys, Question};
+    use crate::clock::Moment;
+
+    #[test]
+    fn moka_keeps_to_its_bytes_and_evicted_entries_let_go() {
+        let store = MokaStore::new(1 << 20);
+        let keys = Keys::new([3; 16]);
+        let entries: Vec<_> = (0u32..20_000).map(|n| put(&store, &keys, n)).collect();
+        store.upkeep();
+        let census = store.census();
+        assert!(census.bytes <= 1 << 20, "{census:?}");
+        assert!(census.entries > 500 && census.evicted > 0, "{census:?}");
+        let mut held = 0;
+        store.for_each(&mut |_, entry| {
+            assert!(!entry.is_gone());
+            held += 1;
+        });
+        assert_eq!(held, census.entries);
+        assert_eq!(entries.iter().filter(|e| !e.is_gone()).count() as u64, held);
+    }
+
+    #[test]
+    fn both_stores_put_find_and_remove_alike() {
+        for store in [&MokaStore::new(1 << 20) as &dyn Store, &MapStore::default()] {
+            let keys = Keys::new([4; 16]);
+            let entry = put(store, &keys, 7);
+            let key = keys.key(&question(&name(7)));
+            assert!(store.get(key).is_some_and(|e| Arc::ptr_eq(&e, &entry)));
+            assert_eq!(store.remove_if(&|e| e.name() == name(8)), 0);
+            assert_eq!(store.remove_if(&|e| e.name() == name(7)), 1);
+            assert!(store.get(key).is_none() && entry.is_gone());
+        }
+    }
+
+    #[test]
+    fn an_entry_weighs_what_it_holds() {
+        let small = Entry::with_failure(&question(&name(1)), failure());
+        let large = Entry::with_data(&question(&name(1)), data(4000));
+        assert!(large.bytes() >= small.bytes() + 3000);
+    }
+
+    fn put(store: &dyn Store, keys: &Keys, n: u32) -> Arc<Entry> {
+        let name = name(n);
+        let question = question(&name);
+        let entry = Arc::new(Entry::with_data(&question, data(100)));
+        store.put(keys.key(&question), entry.clone());
+        entry
+    }
+
+    fn name(n: u32) -> Vec<u8> {
+        [&[8][..], format!("{n:08}").as_bytes(), &[0]].concat()
+    }
+
+    fn question(name: &[u8]) -> Question<'_> {
+        Question { name, qtype: 1, dnssec_ok: false, cd: false }
+    }
+
+    fn failure() -> Failure {
+        Failure { until: Moment::NEVER, count: 1, healings: 0, ede: 22, kept_edes: [].into() }
+    }
+
+    fn data(bytes: usize) -> Data {
+        let packed = Packed {
+            wire: vec![0; bytes],
+            ttl_at: vec![],
+            rotation: None,
+            kept_edes: [].into(),
+            kind: Kind::Positive,
+            ttl: 60,
+            signed_until: Moment::NEVER,
+        };
+        Data::new(packed, 0, GroupStamp(1), Moment::ZERO)
+    }
+}

@@ -1,0 +1,8 @@
+//! The machine for a miss: what next?
+//!
+//! Pure. [`pursuit`] is the machine: it is told what happened and answers with steps; the driver carries them out.
+//! [`join`] lets identical questions share one pursuit, [`patience`] says when a stale answer goes out, [`vet`] what
+//! a reply is worth.
+
+pub mod patience;
+pub mod vet;

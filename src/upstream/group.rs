@@ -1,0 +1,718 @@
+//! What a group has learned of its servers, and its decisions.
+//!
+//! Pure; behind one short lock. Events come in by `on_*`, every one of them ends in [`Group::weigh`], which draws the
+//! conclusions and queues what changed for the log ([`Group::take_changes`]).
+//!
+//! - A server is fit unless it is down ([`super::health`]) or silent ([`super::breaker`]); unknown is fit.
+//! - A server that was silent for a second is down.
+//! - The group is **dark** when no server is fit and none has spoken since it was found unfit. The first well-formed
+//!   reply ends darkness at once; only the choice of the tier waits for `rise` and `hold`.
+//! - In the dark every server is asked in turn, a few questions a second: our own judgement may be what is broken.
+
+use std::time::Duration;
+
+use super::breaker::{Breaker, Judged};
+use super::budget::Budget;
+use super::bulkhead::{Bound, Bulkhead, Permit};
+use super::health::{Evidence, Health, Probe, State};
+use super::latency::Latency;
+use super::tier::{Fitness, Pace, Shift, TIERS, Tiers};
+use super::{ClientHash, GroupSettings, Order, ServerId, ServerSettings, ZoneHash, hedge};
+use crate::cache::freshness::Patience;
+use crate::clock::Moment;
+use crate::limits::{
+    ATTEMPTS_PER_SERVER, DOWN_AFTER_SILENT, HEDGE_AFTER, NO_EDNS_SPAN, PATIENCE_AUTO, PROBE_EVERY_DOWN,
+    PROBE_EVERY_FIT, PROBE_EVERY_START, PROBE_START_SPAN,
+};
+
+/// Pause between copies of live questions to one server.
+const COPY_EVERY: Duration = Duration::from_secs(1);
+
+/// What a question to a server is for. The word is a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AskKind {
+    /// The first one for a client.
+    First,
+    /// Another one after a failure.
+    Retry,
+    /// Another one while the first is overdue.
+    Hedge,
+    /// A probe, or a copy of a live question that nobody waits for.
+    Probe,
+    /// For a client that was answered stale.
+    Refresh,
+}
+
+impl AskKind {
+    /// All of them, in the order of their counters.
+    pub const ALL: [AskKind; 5] = [AskKind::First, AskKind::Retry, AskKind::Hedge, AskKind::Probe, AskKind::Refresh];
+
+    /// The word in logs, metrics and explanations.
+    pub fn word(self) -> &'static str {
+        match self {
+            AskKind::First => "first",
+            AskKind::Retry => "retry",
+            AskKind::Hedge => "hedge",
+            AskKind::Probe => "probe",
+            AskKind::Refresh => "refresh",
+        }
+    }
+}
+
+/// What is believed of a group as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Belief {
+    /// No server has answered anything since the start.
+    Untried,
+    /// It answers.
+    Healthy,
+    /// Nobody is fit, and somebody is only silent yet.
+    Silent,
+    /// Nobody is fit.
+    Down,
+}
+
+impl Belief {
+    /// The word in logs, metrics and explanations.
+    pub fn word(self) -> &'static str {
+        match self {
+            Belief::Untried => "untried",
+            Belief::Healthy => "healthy",
+            Belief::Silent => "silent",
+            Belief::Down => "down",
+        }
+    }
+}
+
+/// Something that changed and is worth a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A server fell silent.
+    Silent(ServerId),
+    /// A silent server spoke.
+    Spoke(ServerId),
+    /// A server is down.
+    Down(ServerId, Evidence),
+    /// A server is up again.
+    Up(ServerId),
+    /// Another tier is in use.
+    Shift(Shift),
+    /// No server is fit.
+    Dark,
+    /// A server answered in the dark.
+    Healed,
+}
+
+/// One server and what was learned of it.
+#[derive(Debug)]
+pub struct Server {
+    /// What the configuration says.
+    pub settings: ServerSettings,
+    /// Its tier, from 0.
+    pub tier: usize,
+    breaker: Breaker,
+    health: Health,
+    latency: Latency,
+    silent_since: Option<Moment>,
+    /// Was it told that it is down?
+    announced_down: bool,
+    /// When it was last found unfit, or its probe failed.
+    unfit_at: Option<Moment>,
+    /// Its last well-formed reply.
+    answered_at: Option<Moment>,
+    probe_at_once: bool,
+    probed_at: Option<Moment>,
+    probe_turn: usize,
+    copied_at: Option<Moment>,
+    no_edns_until: Moment,
+    rate: Option<Budget>,
+    asked: [u64; AskKind::ALL.len()],
+}
+
+impl Server {
+    fn new(settings: ServerSettings, tier: usize, now: Moment) -> Self {
+        let rate = (settings.packets_per_second > 0).then(|| {
+            let per_second = f64::from(settings.packets_per_second);
+            Budget::new(per_second, (per_second / 10.0).max(1.0), now)
+        });
+        Self {
+            settings,
+            tier,
+            breaker: Breaker::default(),
+            health: Health::default(),
+            latency: Latency::default(),
+            silent_since: None,
+            announced_down: false,
+            unfit_at: None,
+            answered_at: None,
+            probe_at_once: false,
+            probed_at: None,
+            probe_turn: 0,
+            copied_at: None,
+            no_edns_until: Moment::ZERO,
+            rate,
+            asked: [0; AskKind::ALL.len()],
+        }
+    }
+
+    /// Does it get first questions?
+    pub fn is_fit(&self) -> bool {
+        self.silent_since.is_none() && !self.health.is_down()
+    }
+
+    fn has_room(&self, now: Moment) -> bool {
+        self.rate.as_ref().is_none_or(|r| r.has_one(now))
+    }
+
+    fn has_spoken_since_unfit(&self) -> bool {
+        self.answered_at > self.unfit_at
+    }
+
+    /// Its state in one word, and the reason in a few.
+    pub fn state(&self) -> (&'static str, &'static str) {
+        match self.health.state() {
+            State::Down { by, .. } => ("down", by.word()),
+            _ if self.silent_since.is_some() => ("silent", "questions overdue, nothing came"),
+            State::Unknown => ("unknown", "nothing came from it yet"),
+            State::Fit => ("fit", "answers"),
+        }
+    }
+
+    /// Its last well-formed reply.
+    pub fn answered_at(&self) -> Option<Moment> {
+        self.answered_at
+    }
+
+    /// Its latency.
+    pub fn latency(&self) -> &Latency {
+        &self.latency
+    }
+
+    /// Questions by [`AskKind`].
+    pub fn asked(&self) -> &[u64; AskKind::ALL.len()] {
+        &self.asked
+    }
+}
+
+/// A group of servers: what was learned, and the settings in force.
+#[derive(Debug)]
+pub struct Group {
+    settings: GroupSettings,
+    servers: Vec<Server>,
+    tiers: Tiers,
+    second_questions: Budget,
+    down_asks: Budget,
+    bulkhead: Bulkhead,
+    /// Time that names not in cache took.
+    misses: Latency,
+    started: Moment,
+    answered: bool,
+    dark: bool,
+    healings: u32,
+    turn: usize,
+    shifts: [u64; 2],
+    changes: Vec<Change>,
+}
+
+impl Group {
+    /// A group about which nothing is known.
+    pub fn new(settings: GroupSettings, now: Moment) -> Self {
+        let servers: Vec<Server> = settings
+            .tiers
+            .iter()
+            .enumerate()
+            .flat_map(|(tier, list)| list.iter().map(move |s| Server::new(s.clone(), tier, now)))
+            .collect();
+        let mut group = Self {
+            settings,
+            servers,
+            tiers: Tiers::new([Fitness::Empty; TIERS]),
+            second_questions: Budget::second_questions(now),
+            down_asks: Budget::down_asks(now),
+            bulkhead: Bulkhead::default(),
+            misses: Latency::default(),
+            started: now,
+            answered: false,
+            dark: false,
+            healings: 0,
+            turn: 0,
+            shifts: [0; 2],
+            changes: Vec::new(),
+        };
+        group.tiers = Tiers::new(group.fitness());
+        group
+    }
+
+    /// A group with new settings that keeps what `old` learned of the servers that stay. Says whether any stays.
+    pub fn adopt(settings: GroupSettings, old: &mut Group, now: Moment) -> (Self, bool) {
+        let mut new = Self::new(settings, now);
+        let mut any = false;
+        for server in &mut new.servers {
+            let same = |s: &Server| {
+                s.settings.address == server.settings.address && s.settings.protocol == server.settings.protocol
+            };
+            let Some(known) = old.servers.iter().find(|s| same(s)) else { continue };
+            any = true;
+            server.breaker = known.breaker.clone();
+            server.health = known.health.clone();
+            server.latency = known.latency.clone();
+            server.silent_since = known.silent_since;
+            server.announced_down = known.announced_down;
+            server.unfit_at = known.unfit_at;
+            server.answered_at = known.answered_at;
+            server.no_edns_until = known.no_edns_until;
+            server.asked = known.asked;
+        }
+        if any {
+            let shape = |g: &Group| g.settings.tiers.each_ref().map(|t| t.is_empty());
+            if shape(&new) == shape(old) {
+                new.tiers = old.tiers.clone();
+            }
+            new.second_questions = old.second_questions.clone();
+            new.down_asks = old.down_asks.clone();
+            new.misses = old.misses.clone();
+            (new.answered, new.dark) = (old.answered, old.dark);
+            new.shifts = old.shifts;
+            new.healings = old.healings;
+            new.weigh(now);
+        }
+        (new, any)
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> &GroupSettings {
+        &self.settings
+    }
+
+    /// The servers, by [`ServerId`].
+    pub fn servers(&self) -> &[Server] {
+        &self.servers
+    }
+
+    /// The server of an id that this group gave.
+    pub fn server(&self, id: ServerId) -> &Server {
+        &self.servers[usize::from(id.0)]
+    }
+
+    /// What is believed of the group as a whole.
+    pub fn belief(&self) -> Belief {
+        match () {
+            () if self.dark && self.servers.iter().all(|s| s.health.is_down()) => Belief::Down,
+            () if self.dark => Belief::Silent,
+            () if !self.answered => Belief::Untried,
+            () => Belief::Healthy,
+        }
+    }
+
+    /// Is no server fit, and has none spoken since?
+    pub fn is_dark(&self) -> bool {
+        self.dark
+    }
+
+    /// How often the group has come back from the dark. A failure remembered before that counts no more.
+    pub fn healings(&self) -> u32 {
+        self.healings
+    }
+
+    /// The tier in use, from 0.
+    pub fn tier_in_use(&self) -> usize {
+        self.tiers.in_use()
+    }
+
+    /// Shifts so far: because a tier was unfit, because a better one held.
+    pub fn shifts(&self) -> [u64; 2] {
+        self.shifts
+    }
+
+    /// Second questions that the budget denied.
+    pub fn budget_denied(&self) -> u64 {
+        self.second_questions.denied()
+    }
+
+    /// What is under way.
+    pub fn bulkhead(&self) -> &Bulkhead {
+        &self.bulkhead
+    }
+
+    /// How long a client with a stale answer waits for a fresh one while the group is believed healthy.
+    pub fn patience(&self) -> Duration {
+        match self.settings.stale.patience {
+            Patience::Fixed(d) => d,
+            Patience::Auto => {
+                let (least, most) = PATIENCE_AUTO;
+                self.misses.p95().map_or(least, |p95| (p95 * 2).clamp(least, most))
+            }
+        }
+    }
+
+    /// How long a question to a server waits before another server is asked too.
+    pub fn hedge_after(&self, id: ServerId) -> Duration {
+        hedge::after(&self.settings.hedge, &self.server(id).latency)
+    }
+
+    /// How long an attempt is worth waiting for before the same server is asked again.
+    pub fn try_timeout(&self, id: ServerId) -> Duration {
+        hedge::try_timeout(self.hedge_after(id))
+    }
+
+    /// Should a question to this server carry OPT?
+    pub fn takes_edns(&self, id: ServerId, now: Moment) -> bool {
+        now >= self.server(id).no_edns_until
+    }
+
+    //------------ Deciding ------------------------------------------------------------------------------------------
+
+    /// Takes room for a pursuit.
+    pub fn enter(&mut self, zone: ZoneHash) -> Result<Permit, Bound> {
+        self.bulkhead.enter(zone, self.settings.in_flight_max, self.settings.per_zone_in_flight_max)
+    }
+
+    /// Gives room back.
+    pub fn leave(&mut self, permit: Permit) {
+        self.bulkhead.leave(permit);
+    }
+
+    /// May one more name be asked while the group is dark?
+    #[must_use]
+    pub fn allows_in_the_dark(&mut self, now: Moment) -> bool {
+        self.down_asks.withdraw(now)
+    }
+
+    /// Whom to ask next; `asked[id]` is how often this pursuit has asked each server already, `draw` and `draw2` are
+    /// random numbers in 0..1. `None` where every server was asked as often as it may be.
+    ///
+    /// Fit servers of the tier in use come first, then fit ones of worse tiers, then of better ones (within their
+    /// hold), then unfit ones; then, by the fewest attempts, those that were asked before.
+    pub fn plan(&mut self, asked: &[u8], draw: f64, draw2: f64, now: Moment) -> Option<ServerId> {
+        let open: Vec<usize> = (0..self.servers.len())
+            .filter(|i| asked[*i] < ATTEMPTS_PER_SERVER && self.servers[*i].has_room(now))
+            .collect();
+        let fewest = open.iter().map(|i| asked[*i]).min()?;
+        if self.dark {
+            self.turn = self.turn.wrapping_add(1);
+            let least: Vec<usize> = open.into_iter().filter(|i| asked[*i] == fewest).collect();
+            return Some(id(least[self.turn % least.len()]));
+        }
+        let first = asked.iter().all(|n| *n == 0);
+        let in_use = self.tiers.in_use();
+        let lead = if first { self.tiers.pick(self.fitness(), self.pace(), draw, now) } else { in_use };
+        let rank = |i: usize| {
+            let s = &self.servers[i];
+            let tier = match s.tier {
+                t if t == lead => 0,
+                t if t > in_use => t,
+                t => TIERS + t,
+            };
+            (asked[i], !s.is_fit(), tier)
+        };
+        let best = open.iter().map(|i| rank(*i)).min()?;
+        let alike: Vec<usize> = open.into_iter().filter(|i| rank(*i) == best).collect();
+        Some(id(self.choose(&alike, draw, draw2)))
+    }
+
+    /// Of servers that are alike: the first as listed, or of two at random the better by latency and load.
+    fn choose(&self, alike: &[usize], draw: f64, draw2: f64) -> usize {
+        if self.settings.order == Order::Listed || alike.len() == 1 {
+            return alike[0];
+        }
+        let at = |draw: f64, n: usize| ((draw * n as f64) as usize).min(n - 1);
+        let one = at(draw, alike.len());
+        // The second draw is among the others.
+        let two = (one + 1 + at(draw2, alike.len() - 1)) % alike.len();
+        let cost = |i: usize| {
+            let s = &self.servers[alike[i]];
+            s.latency.p50().as_micros().max(100) * u128::from(s.breaker.outstanding() + 1)
+        };
+        alike[if cost(two) < cost(one) { two } else { one }]
+    }
+
+    /// May a second question go out? Takes its price.
+    #[must_use]
+    pub fn allows_second(&mut self, now: Moment) -> bool {
+        self.second_questions.withdraw(now)
+    }
+
+    /// A convicted or silent server that is due for a copy of a live question, not among those `asked`.
+    pub fn copy_to(&mut self, asked: &[u8], now: Moment) -> Option<ServerId> {
+        if self.dark {
+            return None;
+        }
+        let due = (0..self.servers.len()).find(|i| {
+            let s = &self.servers[*i];
+            asked[*i] == 0
+                && (s.health.wants_copies() || s.silent_since.is_some())
+                && s.copied_at.is_none_or(|at| now.since(at) >= COPY_EVERY)
+                && s.has_room(now)
+        })?;
+        self.servers[due].copied_at = Some(now);
+        Some(id(due))
+    }
+
+    /// Which servers are to be probed now, and with which of the group's probe questions; `draw` is a random number
+    /// in 0..1 that spreads probes by a tenth.
+    ///
+    /// Before the group's first answer every 200 ms for a second; in the dark every second; in doubt every `every`;
+    /// a fit server 10 s after its last answer, so that one that answers live questions is not probed.
+    pub fn probes_due(&mut self, draw: f64, now: Moment) -> Vec<(ServerId, usize)> {
+        let health = &self.settings.health;
+        let mut due = Vec::new();
+        for (i, s) in self.servers.iter_mut().enumerate() {
+            let doubt = s.health.in_doubt() || s.breaker.in_doubt() || !s.is_fit();
+            let (pause, from) = if !self.answered && now.since(self.started) < PROBE_START_SPAN {
+                (PROBE_EVERY_START.min(health.every), s.probed_at)
+            } else if self.dark || !self.answered {
+                (PROBE_EVERY_DOWN.min(health.every), s.probed_at)
+            } else if doubt {
+                (health.every, s.probed_at)
+            } else {
+                (PROBE_EVERY_FIT.max(health.every), s.probed_at.max(s.answered_at))
+            };
+            let pause = pause.mul_f64(0.9 + 0.2 * draw);
+            if (s.probe_at_once || from.is_none_or(|at| now.since(at) >= pause)) && s.has_room(now) {
+                s.probe_at_once = false;
+                s.probed_at = Some(now);
+                due.push((id(i), s.probe_turn % health.probes.len().max(1)));
+                s.probe_turn = s.probe_turn.wrapping_add(1);
+            }
+        }
+        due
+    }
+
+    //------------ Learning ------------------------------------------------------------------------------------------
+
+    /// A question goes out.
+    pub fn on_sent(&mut self, to: ServerId, kind: AskKind, now: Moment) {
+        if kind == AskKind::First {
+            self.second_questions.deposit(self.settings.hedge.budget, now);
+        }
+        let s = self.at(to);
+        s.asked[kind as usize] += 1;
+        if let Some(rate) = &mut s.rate {
+            let _ = rate.withdraw(now);
+        }
+        if kind != AskKind::Probe {
+            s.breaker.on_sent(now);
+        }
+    }
+
+    /// A live question has waited its hedge delay.
+    pub fn on_overdue(&mut self, server: ServerId, now: Moment) {
+        self.at(server).breaker.on_overdue();
+        self.weigh(now);
+    }
+
+    /// A live question ended without any packet: it was given up, or our own limits ended it.
+    pub fn on_given_up(&mut self, server: ServerId) {
+        self.at(server).breaker.on_end();
+    }
+
+    /// A live question found the port closed or the host unreachable.
+    pub fn on_port_closed(&mut self, server: ServerId, now: Moment) {
+        let s = self.at(server);
+        s.breaker.on_end();
+        s.breaker.on_port_closed();
+        s.health.on_failure();
+        self.weigh(now);
+    }
+
+    /// A packet came in reply to a live question, `took` after it was sent; `usable`: it answers the question.
+    pub fn on_reply(&mut self, server: ServerId, took: Duration, usable: bool, now: Moment) {
+        let rise = self.settings.health.rise;
+        let s = self.at(server);
+        s.breaker.on_end();
+        s.breaker.on_packet(now);
+        if usable {
+            s.latency.on_answer(took);
+            s.answered_at = Some(now);
+            // An answer that comes too late to be of use does not acquit.
+            if took <= HEDGE_AFTER.max {
+                s.health.on_answer(rise)
+            } else {
+                s.health.on_failure()
+            }
+            self.on_spoken();
+        } else {
+            s.health.on_failure();
+        }
+        self.weigh(now);
+    }
+
+    /// A copy of a live question, for which [`Group::on_sent`] was told [`AskKind::Probe`], was answered or not.
+    pub fn on_copy(&mut self, server: ServerId, took: Option<Duration>, now: Moment) {
+        let rise = self.settings.health.rise;
+        let s = self.at(server);
+        match took {
+            Some(took) => {
+                s.breaker.on_packet(now);
+                s.latency.on_answer(took);
+                s.answered_at = Some(now);
+                if took <= HEDGE_AFTER.max {
+                    s.health.on_answer(rise)
+                } else {
+                    s.health.on_failure()
+                }
+                self.on_spoken();
+            }
+            None => s.health.on_failure(),
+        }
+        self.weigh(now);
+    }
+
+    /// A probe ended.
+    pub fn on_probe(&mut self, server: ServerId, probe: Probe, now: Moment) {
+        let (fall, rise) = (self.settings.health.fall, self.settings.health.rise);
+        let s = self.at(server);
+        s.health.on_probe(probe, fall, rise, now);
+        if probe == Probe::Failed {
+            if !s.is_fit() {
+                s.unfit_at = Some(now);
+            }
+        } else {
+            s.breaker.on_packet(now);
+            s.answered_at = Some(now);
+            if probe == Probe::Passed {
+                self.on_spoken();
+            }
+        }
+        self.weigh(now);
+    }
+
+    fn on_spoken(&mut self) {
+        self.answered = true;
+        if self.dark {
+            self.dark = false;
+            self.healings = self.healings.wrapping_add(1);
+            self.changes.push(Change::Healed);
+        }
+    }
+
+    /// It is clear how a live question to a server ended, where another server answered it or this one did.
+    pub fn on_judged(&mut self, server: ServerId, fault: bool, zone: ZoneHash, client: ClientHash, now: Moment) {
+        self.at(server).breaker.on_judged(Judged { fault, zone, client, at: now });
+        if !fault || self.server(server).health.is_down() {
+            return;
+        }
+        let only_client = self.servers.iter().flat_map(|s| s.breaker.clients(now)).all(|c| c == client);
+        let tally = self.server(server).breaker.tally(now);
+        // A failure rate that is alike on all servers convicts nobody.
+        let others_do_better = self.servers.iter().enumerate().any(|(i, s)| {
+            i != usize::from(server.0) && s.is_fit() && s.breaker.tally(now).share() <= tally.share() / 2.0
+        });
+        if tally.convicts(only_client) && others_do_better {
+            let s = self.at(server);
+            s.health.convict(Evidence::Faults, now);
+            s.unfit_at = Some(now);
+            self.weigh(now);
+        }
+    }
+
+    /// A name that was not in cache was answered after `took`.
+    pub fn on_miss_answered(&mut self, took: Duration) {
+        self.misses.on_answer(took);
+    }
+
+    /// A server refused EDNS: it is asked without for an hour.
+    pub fn on_edns_refused(&mut self, server: ServerId, now: Moment) {
+        self.at(server).no_edns_until = now + NO_EDNS_SPAN;
+    }
+
+    /// The clock jumped, the machine was suspended, or the network changed: probes are due at once, holds start anew,
+    /// and remembered failures count no more.
+    pub fn on_discontinuity(&mut self, now: Moment) {
+        self.tiers.restart_hold(now);
+        self.healings = self.healings.wrapping_add(1);
+        for s in &mut self.servers {
+            s.probe_at_once = true;
+        }
+    }
+
+    //------------ Concluding ----------------------------------------------------------------------------------------
+
+    /// Draws the conclusions that time alone brings too: called at every event, and a few times a second.
+    pub fn weigh(&mut self, now: Moment) {
+        for i in 0..self.servers.len() {
+            let hedge_after = hedge::after(&self.settings.hedge, &self.servers[i].latency);
+            let s = &mut self.servers[i];
+            let (was_down, was_fit) = (s.health.is_down(), s.is_fit());
+            match (s.silent_since, s.breaker.is_silent(hedge_after, now)) {
+                (None, true) => {
+                    s.silent_since = Some(now);
+                    s.unfit_at = Some(now);
+                    if !was_down {
+                        self.changes.push(Change::Silent(id(i)));
+                    }
+                }
+                (Some(_), false) => {
+                    s.silent_since = None;
+                    if !was_down {
+                        self.changes.push(Change::Spoke(id(i)));
+                    }
+                }
+                (Some(since), true) if now.since(since) >= DOWN_AFTER_SILENT && !was_down => {
+                    s.health.convict(Evidence::Silence, now);
+                }
+                _ => {}
+            }
+            if was_fit && !s.is_fit() {
+                s.unfit_at = Some(now);
+            }
+        }
+        self.announce();
+        let fitness = self.fitness();
+        let pace = self.pace();
+        if let Some(shift) = self.tiers.on_fitness(fitness, pace, now) {
+            self.shifts[shift.why as usize] += 1;
+            self.changes.push(Change::Shift(shift));
+        }
+        let dark = !self.servers.iter().any(|s| s.is_fit() || s.has_spoken_since_unfit());
+        if dark && !self.dark && !self.servers.is_empty() {
+            self.dark = true;
+            self.changes.push(Change::Dark);
+        }
+    }
+
+    /// Tells of servers that are down or up since the last call.
+    fn announce(&mut self) {
+        for (i, s) in self.servers.iter_mut().enumerate() {
+            match s.health.state() {
+                State::Down { by, .. } if !s.announced_down => {
+                    s.announced_down = true;
+                    s.breaker.forget();
+                    self.changes.push(Change::Down(id(i), by));
+                }
+                State::Fit | State::Unknown if s.announced_down => {
+                    s.announced_down = false;
+                    s.breaker.forget();
+                    self.changes.push(Change::Up(id(i)));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What changed since the last call.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    fn fitness(&self) -> [Fitness; TIERS] {
+        std::array::from_fn(|tier| {
+            let mut servers = self.servers.iter().filter(|s| s.tier == tier);
+            let Some(first) = servers.next() else { return Fitness::Empty };
+            if first.is_fit() || servers.any(Server::is_fit) { Fitness::Fit } else { Fitness::Unfit }
+        })
+    }
+
+    fn pace(&self) -> Pace {
+        let h = &self.settings.health;
+        Pace { hold: h.hold, ramp: h.ramp, damp: h.damp }
+    }
+
+    fn at(&mut self, id: ServerId) -> &mut Server {
+        &mut self.servers[usize::from(id.0)]
+    }
+}
+
+fn id(index: usize) -> ServerId {
+    ServerId(index as u16)
+}

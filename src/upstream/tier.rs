@@ -1,0 +1,263 @@
+//! Which tier of a group is in use.
+//!
+//! Pure. Told of each tier's fitness; answers with a tier, and a [`Shift`] when it changes.
+//!
+//! Down at once: a tier with no fit server is left in the same call. Up late: a better tier must have had a fit
+//! server for the hold in force without a break; then its share of first questions grows over `ramp`. All tiers
+//! unfit: the tier in use stays the one that is asked first, and every tier is asked in turn, since our own judgement
+//! may be what is broken.
+//!
+//! Invariant: `in_use` is never worse than the best tier that has been fit for the hold in force.
+
+use std::time::Duration;
+
+use super::damp::Damp;
+use crate::clock::Moment;
+
+/// Number of tiers.
+pub const TIERS: usize = 3;
+
+/// How a tier stands. A tier without servers is [`Fitness::Empty`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fitness {
+    /// No server.
+    Empty,
+    /// At least one fit server.
+    Fit,
+    /// None of its servers is fit.
+    Unfit,
+}
+
+/// A change of the tier in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shift {
+    /// The tier that was in use, from 0.
+    pub from: usize,
+    /// The tier that is.
+    pub to: usize,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why the tier in use changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// No server of the tier was fit.
+    Unfit,
+    /// A better tier had been fit for the hold.
+    Held,
+}
+
+impl Why {
+    /// The word in logs, metrics and explanations.
+    pub fn word(self) -> &'static str {
+        match self {
+            Why::Unfit => "unfit",
+            Why::Held => "held",
+        }
+    }
+}
+
+/// The settings that the judgement needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// How long a better tier must have been fit.
+    pub hold: Duration,
+    /// Over how long its share grows.
+    pub ramp: Duration,
+    /// Does each flap double the hold?
+    pub damp: bool,
+}
+
+/// The tier in use and what decides about the next.
+#[derive(Clone, Debug)]
+pub struct Tiers {
+    in_use: usize,
+    fit_since: [Option<Moment>; TIERS],
+    /// The tier from which traffic comes back, and since when.
+    ramp_from: Option<(usize, Moment)>,
+    /// Was the tier in use taken again, so that leaving it is a flap?
+    retaken: bool,
+    damp: Damp,
+}
+
+impl Tiers {
+    /// Begins with the best tier that has servers.
+    pub fn new(fitness: [Fitness; TIERS]) -> Self {
+        let in_use = fitness.iter().position(|f| *f != Fitness::Empty).unwrap_or(0);
+        Self { in_use, fit_since: [None; TIERS], ramp_from: None, retaken: false, damp: Damp::default() }
+    }
+
+    /// The tier in use, from 0.
+    pub fn in_use(&self) -> usize {
+        self.in_use
+    }
+
+    /// The hold in force.
+    pub fn hold(&self, pace: Pace, now: Moment) -> Duration {
+        if pace.damp { self.damp.hold(pace.hold, now) } else { pace.hold }
+    }
+
+    /// Learns how the tiers stand.
+    pub fn on_fitness(&mut self, fitness: [Fitness; TIERS], pace: Pace, now: Moment) -> Option<Shift> {
+        for (since, fitness) in self.fit_since.iter_mut().zip(fitness) {
+            *since = (fitness == Fitness::Fit).then(|| since.unwrap_or(now));
+        }
+        let hold = self.hold(pace, now);
+        let fit = |t: usize| fitness[t] == Fitness::Fit;
+        let held = |t: usize| self.fit_since[t].is_some_and(|since| now.since(since) >= hold);
+        let from = self.in_use;
+        if let Some(better) = (0..from).find(|t| held(*t)) {
+            self.take(better, Some((from, now)));
+            self.retaken = true;
+            return Some(Shift { from, to: better, why: Why::Held });
+        }
+        if fit(from) {
+            return None;
+        }
+        // Nothing better has held, so the next worse one is taken; a better one within its hold beats none at all.
+        let to = (from + 1..TIERS).find(|t| fit(*t)).or_else(|| (0..from).find(|t| fit(*t)))?;
+        if self.retaken {
+            self.damp.on_flap(pace.hold, now);
+        }
+        self.retaken = to < from;
+        self.take(to, None);
+        Some(Shift { from, to, why: Why::Unfit })
+    }
+
+    fn take(&mut self, tier: usize, ramp_from: Option<(usize, Moment)>) {
+        self.in_use = tier;
+        self.ramp_from = ramp_from;
+    }
+
+    /// The tier for one first question; `draw` is a random number in 0..1. While traffic comes back to a better tier,
+    /// its share is the part of `ramp` that has passed.
+    pub fn pick(&self, fitness: [Fitness; TIERS], pace: Pace, draw: f64, now: Moment) -> usize {
+        if let Some((from, since)) = self.ramp_from
+            && fitness[from] == Fitness::Fit
+            && draw * pace.ramp.as_secs_f64() > now.since(since).as_secs_f64()
+        {
+            return from;
+        }
+        self.in_use
+    }
+
+    /// A jump of the clock, a suspend, a change of the network: no tier has been fit for any time.
+    pub fn restart_hold(&mut self, now: Moment) {
+        self.fit_since = self.fit_since.map(|s| s.map(|_| now));
+    }
+
+    /// When a better tier's hold will be over.
+    pub fn wake_at(&self, pace: Pace, now: Moment) -> Option<Moment> {
+        let hold = self.hold(pace, now);
+        self.fit_since[..self.in_use].iter().flatten().map(|since| *since + hold).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Fitness::{Empty, Fit, Unfit};
+    use super::*;
+    use proptest::prelude::*;
+
+    const PACE: Pace = Pace { hold: Duration::from_secs(10), ramp: Duration::from_secs(10), damp: true };
+
+    #[test]
+    fn a_tier_without_a_fit_server_is_left_in_the_same_call() {
+        let mut t = Tiers::new([Fit; 3]);
+        let shift = t.on_fitness([Unfit, Fit, Fit], PACE, Moment::from_secs(1));
+        assert_eq!(shift, Some(Shift { from: 0, to: 1, why: Why::Unfit }));
+        assert_eq!(t.on_fitness([Unfit, Unfit, Fit], PACE, Moment::from_secs(1)).unwrap().to, 2);
+    }
+
+    #[test]
+    fn a_better_tier_is_taken_again_at_exactly_hold_without_a_break() {
+        let mut t = Tiers::new([Fit; 3]);
+        t.on_fitness([Unfit, Fit, Fit], PACE, Moment::from_secs(1));
+        assert_eq!(t.on_fitness([Fit; 3], PACE, Moment::from_secs(5)), None);
+        assert_eq!(t.on_fitness([Fit; 3], PACE, Moment::from_millis(14_999)), None);
+        assert_eq!(t.wake_at(PACE, Moment::from_secs(6)), Some(Moment::from_secs(15)));
+        assert_eq!(
+            t.on_fitness([Fit; 3], PACE, Moment::from_secs(15)),
+            Some(Shift { from: 1, to: 0, why: Why::Held })
+        );
+    }
+
+    #[test]
+    fn a_break_starts_the_hold_anew() {
+        let mut t = Tiers::new([Fit; 3]);
+        for (s, primary) in [(1, Unfit), (2, Fit), (11, Unfit), (12, Fit), (21, Fit)] {
+            t.on_fitness([primary, Fit, Fit], PACE, Moment::from_secs(s));
+        }
+        assert_eq!(t.in_use(), 1);
+        t.on_fitness([Fit; 3], PACE, Moment::from_secs(22));
+        assert_eq!(t.in_use(), 0);
+    }
+
+    #[test]
+    fn a_flapping_primary_moves_traffic_once_while_each_up_phase_is_shorter_than_hold() {
+        let mut t = Tiers::new([Fit; 3]);
+        let shifts = (0..600)
+            .filter(|s| {
+                t.on_fitness([if s % 3 == 0 { Unfit } else { Fit }, Fit, Fit], PACE, Moment::from_secs(*s)).is_some()
+            })
+            .count();
+        assert_eq!(shifts, 1);
+    }
+
+    #[test]
+    fn each_flap_doubles_the_hold() {
+        let mut t = Tiers::new([Fit; 3]);
+        let mut now = Moment::from_secs(1);
+        for hold in [10, 20, 40] {
+            t.on_fitness([Unfit, Fit, Fit], PACE, now);
+            assert_eq!(t.hold(PACE, now).as_secs(), hold);
+            t.on_fitness([Fit; 3], PACE, now);
+            now = now + Duration::from_secs(hold);
+            assert!(t.on_fitness([Fit; 3], PACE, now).is_some());
+        }
+    }
+
+    #[test]
+    fn traffic_comes_back_by_its_share_of_the_ramp() {
+        let mut t = Tiers::new([Fit; 3]);
+        t.on_fitness([Unfit, Fit, Fit], PACE, Moment::ZERO);
+        t.on_fitness([Fit; 3], PACE, Moment::ZERO);
+        t.on_fitness([Fit; 3], PACE, Moment::from_secs(10));
+        for (s, draw, want) in [(10, 0.01, 1), (13, 0.29, 0), (13, 0.31, 1), (20, 0.99, 0)] {
+            assert_eq!(t.pick([Fit; 3], PACE, draw, Moment::from_secs(s)), want, "{s} {draw}");
+        }
+        assert_eq!(t.pick([Fit, Unfit, Fit], PACE, 0.99, Moment::from_secs(10)), 0, "a dead tier gets no share");
+    }
+
+    #[test]
+    fn with_nothing_fit_the_tier_in_use_stays() {
+        let mut t = Tiers::new([Fit, Fit, Empty]);
+        t.on_fitness([Unfit, Fit, Empty], PACE, Moment::ZERO);
+        assert_eq!(t.on_fitness([Unfit, Unfit, Empty], PACE, Moment::from_secs(1)), None);
+        assert_eq!(t.in_use(), 1);
+        assert_eq!(t.on_fitness([Fit, Unfit, Empty], PACE, Moment::from_secs(2)).unwrap().to, 0);
+    }
+
+    proptest! {
+        #[test]
+        fn the_tier_in_use_is_fit_where_any_is_and_never_worse_than_one_that_held(
+            steps in proptest::collection::vec((0u64..8_000, 0u8..8), 1..200),
+        ) {
+            let mut t = Tiers::new([Fit; 3]);
+            let mut now = Moment::ZERO;
+            let mut fit_since = [None; 3];
+            for (millis, bits) in steps {
+                now = now + Duration::from_millis(millis);
+                let fitness = [0, 1, 2].map(|n| if bits & 1 << n != 0 { Fit } else { Unfit });
+                t.on_fitness(fitness, PACE, now);
+                for n in 0..3 { fit_since[n] = (fitness[n] == Fit).then(|| fit_since[n].unwrap_or(now)); }
+                let hold = t.hold(PACE, now);
+                prop_assert!(bits == 0 || fitness[t.in_use()] == Fit);
+                for (n, since) in fit_since.iter().enumerate() {
+                    if since.is_some_and(|s: Moment| now.since(s) >= hold) { prop_assert!(t.in_use() <= n); }
+                }
+            }
+        }
+    }
+}
