@@ -77,6 +77,18 @@ pub struct Packed {
     pub signed_until: Moment,
 }
 
+impl Packed {
+    /// No TTL in it is above `most` seconds any more.
+    pub fn lower_ttls(&mut self, most: u32) {
+        self.ttl = self.ttl.min(most);
+        for &at in &self.ttl_at {
+            let field = &mut self.wire[usize::from(at)..usize::from(at) + 4];
+            let had = u32::from_be_bytes([field[0], field[1], field[2], field[3]]);
+            field.copy_from_slice(&had.min(most).to_be_bytes());
+        }
+    }
+}
+
 impl Data {
     /// An answer that came at `now` from `tier` of `group`.
     pub fn new(packed: Packed, tier: u8, group: GroupStamp, now: Moment) -> Self {

@@ -17,9 +17,10 @@ pub mod store;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::clock::Moment;
-use entry::{Data, Entry, Failure};
+use entry::{Entry, Failure};
 use key::{Key, Keys, Question};
 use store::Store;
 
@@ -56,22 +57,14 @@ impl Cache {
         self.store.get(key).filter(|e| e.is_for(question))
     }
 
-    /// Stores an answer unless [`guard::may_replace`] forbids it. Says whether it was stored.
-    pub fn keep(
-        &self,
-        key: Key,
-        question: &Question<'_>,
-        data: Data,
-        stale_age_max: std::time::Duration,
-        now: Moment,
-    ) -> bool {
+    /// Stores an entry with an answer unless [`guard::may_replace`] forbids it. Says whether it was stored.
+    pub fn keep(&self, key: Key, question: &Question<'_>, entry: Arc<Entry>, max_age: Duration, now: Moment) -> bool {
         let old = self.look(key, question);
-        if let Some(had) = old.as_ref().and_then(|e| e.data())
-            && !guard::may_replace(had, &data, stale_age_max, now)
+        if let (Some(had), Some(new)) = (old.as_ref().and_then(|e| e.data()), entry.data())
+            && !guard::may_replace(had, new, max_age, now)
         {
             return false;
         }
-        let entry = Arc::new(Entry::with_data(question, data));
         self.store.put(key, entry);
         // Where the store weighs and evicts later, front copies must let go of the old answer now.
         if let Some(old) = old {

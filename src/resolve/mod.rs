@@ -4,5 +4,9 @@
 //! [`join`] lets identical questions share one pursuit, [`patience`] says when a stale answer goes out, [`vet`] what
 //! a reply is worth.
 
+pub mod join;
 pub mod patience;
+pub mod pursuit;
 pub mod vet;
+
+pub use pursuit::Pursuit;

@@ -309,6 +309,11 @@ impl Group {
         self.dark
     }
 
+    /// Is there a server in a better tier than `tier`?
+    pub fn has_better_tier(&self, tier: usize) -> bool {
+        self.servers.iter().any(|s| s.tier < tier)
+    }
+
     /// How often the group has come back from the dark. A failure remembered before that counts no more.
     pub fn healings(&self) -> u32 {
         self.healings
@@ -493,6 +498,12 @@ impl Group {
         if kind != AskKind::Probe {
             s.breaker.on_sent(now);
         }
+    }
+
+    /// A packet came that ends no question: the server asks for TCP, or for a question without OPT.
+    pub fn on_packet(&mut self, server: ServerId, now: Moment) {
+        self.at(server).breaker.on_packet(now);
+        self.weigh(now);
     }
 
     /// A live question has waited its hedge delay.

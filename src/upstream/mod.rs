@@ -13,9 +13,11 @@ pub mod group;
 pub mod health;
 pub mod hedge;
 pub mod latency;
+pub mod outlook;
 pub mod tier;
 
 pub use group::Group;
+pub use outlook::Outlook;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

@@ -123,6 +123,14 @@ pub fn keep(options: &[u8]) -> Box<[u8]> {
     out.into()
 }
 
+/// An extended error without text, encoded, before those of `kept`.
+pub fn with_code(code: u16, kept: &[u8]) -> Box<[u8]> {
+    let mut out = vec![0; 6];
+    write_ede(&mut out, code, &[]);
+    out.extend_from_slice(kept);
+    out.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,626 @@
+//! The pursuit of one question: a machine that says what next.
+//!
+//! Pure. The driver calls [`Pursuit::next`] until it says [`Step::Wait`], carries out the steps, and tells what came
+//! ([`Pursuit::on_verdict`]). The group decides whom and whether; the pursuit decides what that means for this
+//! question:
+//!
+//! - One server is asked; when it is overdue or has failed, another is, while budget and attempts last. A server that
+//!   was asked before is asked again only when its try time-out has passed. All stay listened to.
+//! - A positive answer of any tier settles. A negative one settles unless a better tier's attempt is still worth
+//!   waiting for: then it is held, at most to that attempt's try time-out. A negative answer of a lower tier never
+//!   stands in place of records that a better tier gave within `max_age`: then the question counts as failed, and the
+//!   records are served.
+//! - A waiter gets the stale answer when its patience is over, when the group goes dark, or when the pursuit fails;
+//!   SERVFAIL only where nothing can be served. Each waiter has its own deadline.
+//! - In the dark one server is asked, once.
+//! - Settled or failed, the pursuit listens on for a while, for what is still out: late packets tell that a server
+//!   lives, late answers of a better tier replace a lower tier's.
+//!
+//! Invariants: each waiter is answered exactly once, by its deadline; no server gets more than three attempts (TCP
+//! after TC and asking without OPT are not counted); evidence is told once for each attempt.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::vet::{Fault, Verdict};
+use crate::cache::entry::{Data, Entry, GroupStamp, Packed};
+use crate::cache::freshness::Standing;
+use crate::cache::guard;
+use crate::cache::key::{OwnedQuestion, Question};
+use crate::clock::Moment;
+use crate::limits::{HEDGE_AFTER, OTHER_VIEW_NEGATIVE_TTL};
+use crate::upstream::group::AskKind;
+use crate::upstream::{ClientHash, Group, ServerId, ZoneHash};
+use crate::wire::edns::code;
+
+/// How long a settled pursuit listens for an attempt that is still out.
+const LINGER: Duration = Duration::from_secs(2);
+/// When a denied second question is asked for again.
+const DENIED_PAUSE: Duration = Duration::from_millis(50);
+
+/// An attempt's place in its pursuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttemptId(pub usize);
+
+/// One question to one server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Names the attempt in [`Pursuit::on_verdict`]. The same one comes again where it goes on over TCP or without
+    /// OPT.
+    pub attempt: AttemptId,
+    /// Whom.
+    pub server: ServerId,
+    /// What for.
+    pub kind: AskKind,
+    /// Over TCP, whatever the server's own protocol.
+    pub over_tcp: bool,
+    /// With an OPT record?
+    pub with_edns: bool,
+    /// Listen until then.
+    pub until: Moment,
+}
+
+/// What a waiter gets.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// What the servers said.
+    Fresh(Arc<Entry>),
+    /// What they said before.
+    Stale(Arc<Entry>),
+    /// Nothing can be served.
+    Failed {
+        /// INFO-CODE.
+        ede: u16,
+        /// The server's own extended errors, encoded.
+        kept_edes: Box<[u8]>,
+    },
+    /// The answer is too large for UDP, and TCP failed.
+    Truncated,
+}
+
+/// What to remember of a failed pursuit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// INFO-CODE.
+    pub ede: u16,
+    /// The server's own extended errors, encoded.
+    pub kept_edes: Box<[u8]>,
+}
+
+/// What the driver does next.
+#[derive(Debug)]
+pub enum Step<W> {
+    /// Ask.
+    Ask(Ask),
+    /// Answer these waiters.
+    Reply(Vec<W>, Answer),
+    /// Store this answer.
+    Keep(Arc<Entry>),
+    /// Remember that it failed.
+    Remember(Failed),
+    /// Nothing until then, or until something comes.
+    Wait(Moment),
+    /// It is over: give up what is still out.
+    Done,
+}
+
+/// A client that waits.
+#[derive(Debug)]
+pub struct Waiter<W> {
+    /// The driver's way to it.
+    pub way: W,
+    /// It is answered by then.
+    pub deadline: Moment,
+    /// It gets the stale answer then; [`Moment::NEVER`] where there is none.
+    pub stale_at: Moment,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stage {
+    Out,
+    Failed(Fault),
+    Answered { late: bool },
+}
+
+#[derive(Debug)]
+struct Attempt {
+    server: ServerId,
+    tier: usize,
+    kind: AskKind,
+    sent_at: Moment,
+    hedge_at: Moment,
+    try_until: Moment,
+    over_tcp: bool,
+    with_edns: bool,
+    overdue: bool,
+    judged: bool,
+    stage: Stage,
+}
+
+impl Attempt {
+    fn is_copy(&self) -> bool {
+        self.kind == AskKind::Probe
+    }
+
+    fn is_out(&self) -> bool {
+        self.stage == Stage::Out
+    }
+}
+
+/// What is fixed for a pursuit.
+#[derive(Clone, Debug)]
+pub struct Brief {
+    /// What is asked.
+    pub question: OwnedQuestion,
+    /// Who asked first.
+    pub client: ClientHash,
+    /// The group's stamp.
+    pub group: GroupStamp,
+    /// What can be served stale.
+    pub stale: Option<Arc<Entry>>,
+    /// Was the client answered already, so that nobody waits?
+    pub refresh: bool,
+}
+
+/// The pursuit of one question. `W` is the driver's way to a waiting client.
+#[derive(Debug)]
+pub struct Pursuit<W> {
+    brief: Brief,
+    zone: ZoneHash,
+    started: Moment,
+    ends: Moment,
+    waiters: Vec<Waiter<W>>,
+    attempts: Vec<Attempt>,
+    asked: Vec<u8>,
+    /// A lower tier's negative answer that waits for better tiers.
+    held: Option<(Arc<Entry>, Moment)>,
+    /// The tier whose answer was taken.
+    settled: Option<usize>,
+    failed: bool,
+    truncated: bool,
+    /// Copies go out once, with the first question.
+    copied: bool,
+    denied_until: Moment,
+    steps: VecDeque<Step<W>>,
+}
+
+impl<W> Pursuit<W> {
+    /// Begins at `now`, to end within the group's deadline.
+    pub fn new(brief: Brief, group: &Group, now: Moment) -> Self {
+        Self {
+            zone: ZoneHash::of(brief.question.view().name),
+            brief,
+            started: now,
+            ends: now + group.settings().deadline,
+            waiters: Vec::new(),
+            attempts: Vec::new(),
+            asked: vec![0; group.servers().len()],
+            held: None,
+            settled: None,
+            failed: false,
+            truncated: false,
+            copied: false,
+            denied_until: Moment::ZERO,
+            steps: VecDeque::new(),
+        }
+    }
+
+    /// What is asked.
+    pub fn question(&self) -> Question<'_> {
+        self.brief.question.view()
+    }
+
+    /// Can a client still join?
+    pub fn is_open(&self) -> bool {
+        self.settled.is_none() && !self.failed
+    }
+
+    /// Clients that wait.
+    pub fn waiter_count(&self) -> usize {
+        self.waiters.len()
+    }
+
+    /// A client joins. The pursuit lasts as long as its last waiter's deadline.
+    pub fn join(&mut self, waiter: Waiter<W>) {
+        self.ends = self.ends.max(waiter.deadline);
+        self.waiters.push(waiter);
+    }
+
+    /// Everybody who still waits: for a driver that ends early.
+    pub fn abandon(&mut self) -> Vec<W> {
+        self.waiters.drain(..).map(|w| w.way).collect()
+    }
+
+    /// The attempts that are still out, for a driver that ends: the group is told of each.
+    pub fn give_up(&mut self, group: &mut Group, now: Moment) {
+        for a in self.attempts.iter_mut().filter(|a| a.is_out()) {
+            a.stage = Stage::Failed(Fault::TimedOut);
+            if a.is_copy() { group.on_copy(a.server, None, now) } else { group.on_given_up(a.server) }
+        }
+    }
+
+    //------------ What came -----------------------------------------------------------------------------------------
+
+    /// A reply to an attempt came and was vetted, or it ended without one.
+    pub fn on_verdict(&mut self, id: AttemptId, verdict: Verdict, group: &mut Group, now: Moment) {
+        let Some(attempt) = self.attempts.get(id.0).filter(|a| a.is_out()) else { return };
+        let (server, took, is_copy) = (attempt.server, now.since(attempt.sent_at), attempt.is_copy());
+        match verdict {
+            Verdict::Truncated => {
+                let with_edns = attempt.with_edns;
+                self.truncated |= !is_copy;
+                self.go_on(id, true, with_edns, group, now);
+            }
+            Verdict::NoEdns => {
+                let over_tcp = attempt.over_tcp;
+                group.on_edns_refused(server, now);
+                self.go_on(id, over_tcp, false, group, now);
+            }
+            Verdict::Answer { packed, storable } => {
+                self.attempts[id.0].stage = Stage::Answered { late: took > HEDGE_AFTER.max };
+                if is_copy {
+                    group.on_copy(server, Some(took), now);
+                } else {
+                    group.on_reply(server, took, true, now);
+                    self.on_answer(id, packed, storable, group, now);
+                }
+            }
+            Verdict::Broken(kept_edes) => {
+                self.attempts[id.0].stage = Stage::Answered { late: took > HEDGE_AFTER.max };
+                if is_copy {
+                    group.on_copy(server, Some(took), now);
+                    return;
+                }
+                group.on_reply(server, took, true, now);
+                if self.is_open() {
+                    self.fail(code::OTHER, kept_edes, true, group, now);
+                }
+            }
+            Verdict::Fault(Fault::Mismatched) if !attempt.over_tcp => {
+                let with_edns = attempt.with_edns;
+                self.go_on(id, true, with_edns, group, now);
+            }
+            Verdict::Fault(fault) => {
+                self.attempts[id.0].stage = Stage::Failed(fault);
+                match fault {
+                    _ if is_copy => group.on_copy(server, None, now),
+                    Fault::PortClosed | Fault::Unreachable => group.on_port_closed(server, now),
+                    fault if fault.has_packet() => group.on_reply(server, took, false, now),
+                    _ => group.on_given_up(server),
+                }
+            }
+        }
+    }
+
+    /// The same attempt goes on over TCP, or without OPT.
+    fn go_on(&mut self, id: AttemptId, over_tcp: bool, with_edns: bool, group: &mut Group, now: Moment) {
+        let a = &mut self.attempts[id.0];
+        a.sent_at = now;
+        a.hedge_at = now + group.hedge_after(a.server);
+        a.try_until = now + group.try_timeout(a.server);
+        a.over_tcp = over_tcp;
+        a.with_edns = with_edns;
+        // A packet came: that is no silence, whatever comes next.
+        if !a.is_copy() {
+            group.on_packet(a.server, now);
+        }
+        let ask = Ask {
+            attempt: id,
+            server: a.server,
+            kind: a.kind,
+            over_tcp,
+            with_edns,
+            until: self.ends.max(now + LINGER),
+        };
+        self.steps.push_back(Step::Ask(ask));
+    }
+
+    fn on_answer(&mut self, id: AttemptId, mut packed: Packed, storable: bool, group: &mut Group, now: Moment) {
+        let tier = self.attempts[id.0].tier;
+        let negative = packed.kind.is_negative();
+        let other_view = negative && tier > 0 && !group.settings().same_view && group.has_better_tier(tier);
+        if other_view {
+            packed.lower_ttls(OTHER_VIEW_NEGATIVE_TTL);
+        }
+        let data = Data::new(packed, tier as u8, self.brief.group, now);
+        let entry = Arc::new(Entry::with_data(&self.brief.question.view(), data));
+        match self.settled {
+            // A better tier's late answer takes the place of a lower tier's negative one.
+            Some(settled) => {
+                if tier < settled && storable {
+                    self.settled = Some(tier);
+                    self.steps.push_back(Step::Keep(entry));
+                }
+            }
+            None if other_view => {
+                let until = self.worth_waiting_until(tier, group, now);
+                if now < until {
+                    if self.held.is_none() {
+                        self.held = Some((entry, until));
+                    }
+                } else {
+                    self.settle_negative(entry, storable, group, now);
+                }
+            }
+            None => self.settle(entry, tier, storable, group, now),
+        }
+    }
+
+    /// Until when an attempt on a better tier than `tier` is worth waiting for: its try time-out, where it is out and
+    /// its server is not down.
+    fn worth_waiting_until(&self, tier: usize, group: &Group, now: Moment) -> Moment {
+        let better = self.attempts.iter().filter(|a| a.is_out() && !a.is_copy() && a.tier < tier);
+        better.filter(|a| group.server(a.server).is_fit()).map(|a| a.try_until).max().unwrap_or(now)
+    }
+
+    fn settle_negative(&mut self, entry: Arc<Entry>, storable: bool, group: &mut Group, now: Moment) {
+        let tier = entry.data().map_or(0, |d| usize::from(d.tier));
+        let max_age = group.settings().stale.max_age;
+        let had = self.brief.stale.as_ref().and_then(|e| e.data()).filter(|d| d.group == self.brief.group);
+        if had.is_some_and(|d| guard::outweighs(d, tier as u8, max_age, now)) {
+            self.fail(code::STALE, [].into(), true, group, now);
+        } else {
+            self.settle(entry, tier, storable, group, now);
+        }
+    }
+
+    fn settle(&mut self, entry: Arc<Entry>, tier: usize, storable: bool, group: &mut Group, now: Moment) {
+        self.held = None;
+        self.settled = Some(tier);
+        if !self.brief.refresh {
+            group.on_miss_answered(now.since(self.started));
+        }
+        if storable {
+            self.steps.push_back(Step::Keep(entry.clone()));
+        }
+        self.reply_to_all(Answer::Fresh(entry));
+        self.judge(group, now);
+    }
+
+    fn reply_to_all(&mut self, answer: Answer) {
+        let all: Vec<W> = self.waiters.drain(..).map(|w| w.way).collect();
+        if !all.is_empty() {
+            self.steps.push_back(Step::Reply(all, answer));
+        }
+    }
+
+    /// The pursuit has failed: who waits gets the stale answer, or the failure. It is remembered unless the fault was
+    /// our own.
+    fn fail(&mut self, ede: u16, kept_edes: Box<[u8]>, remember: bool, group: &Group, now: Moment) {
+        self.failed = true;
+        self.held = None;
+        if remember {
+            self.steps.push_back(Step::Remember(Failed { ede, kept_edes: kept_edes.clone() }));
+        }
+        let answer = match self.servable(group, now) {
+            Some(entry) => Answer::Stale(entry),
+            None if self.truncated => Answer::Truncated,
+            None => Answer::Failed { ede, kept_edes },
+        };
+        self.reply_to_all(answer);
+    }
+
+    fn servable(&self, group: &Group, now: Moment) -> Option<Arc<Entry>> {
+        let max_age = group.settings().stale.max_age;
+        self.brief
+            .stale
+            .clone()
+            .filter(|e| e.data().is_some_and(|d| d.standing(max_age, Moment::ZERO, now) != Standing::Gone))
+    }
+
+    /// Tells the group how the attempts on each server ended, once another server has answered or they answered
+    /// themselves. An attempt that is out is judged when it is too late to be of use.
+    fn judge(&mut self, group: &mut Group, now: Moment) {
+        if self.settled.is_none() {
+            return;
+        }
+        for a in self.attempts.iter_mut().filter(|a| !a.judged && !a.is_copy()) {
+            let fault = match a.stage {
+                Stage::Answered { late } => late,
+                Stage::Failed(Fault::Local) => continue,
+                Stage::Failed(_) => true,
+                Stage::Out if now.since(a.sent_at) > HEDGE_AFTER.max => true,
+                Stage::Out => continue,
+            };
+            a.judged = true;
+            group.on_judged(a.server, fault, self.zone, self.brief.client, now);
+        }
+    }
+
+    //------------ What next -----------------------------------------------------------------------------------------
+
+    /// What next? Called again until it says [`Step::Wait`] or [`Step::Done`]. `draw` gives random numbers in 0..1.
+    pub fn next(&mut self, group: &mut Group, draw: &mut dyn FnMut() -> f64, now: Moment) -> Step<W> {
+        if let Some(step) = self.steps.pop_front() {
+            return step;
+        }
+        self.note_overdue(group, now);
+        self.judge(group, now);
+        self.end_hold(group, now);
+        self.answer_the_impatient(group, now);
+        if self.is_open() {
+            if now >= self.ends {
+                let (ede, local) = self.reason();
+                self.fail(ede, [].into(), !local, group, now);
+            } else {
+                self.ask(group, draw, now);
+            }
+        }
+        if let Some(step) = self.steps.pop_front() {
+            return step;
+        }
+        self.wait_or_end(now)
+    }
+
+    fn note_overdue(&mut self, group: &mut Group, now: Moment) {
+        for a in &mut self.attempts {
+            if a.is_out() && !a.overdue && now >= a.hedge_at {
+                a.overdue = true;
+                if !a.is_copy() {
+                    group.on_overdue(a.server, now);
+                }
+            }
+        }
+    }
+
+    fn end_hold(&mut self, group: &mut Group, now: Moment) {
+        let Some((entry, until)) = self.held.clone() else { return };
+        let tier = entry.data().map_or(0, |d| usize::from(d.tier));
+        if now >= until || self.worth_waiting_until(tier, group, now) <= now {
+            self.held = None;
+            let storable = entry.data().is_some_and(|d| d.ttl > 0);
+            self.settle_negative(entry, storable, group, now);
+        }
+    }
+
+    /// Waiters whose patience or deadline is over are answered.
+    fn answer_the_impatient(&mut self, group: &Group, now: Moment) {
+        let dark = group.is_dark();
+        let stale = self.servable(group, now);
+        let (mut patient, mut impatient, mut late) = (Vec::new(), Vec::new(), Vec::new());
+        for w in self.waiters.drain(..) {
+            match () {
+                () if stale.is_some() && (now >= w.stale_at || dark) => impatient.push(w.way),
+                () if now >= w.deadline => late.push(w.way),
+                () => patient.push(w),
+            }
+        }
+        self.waiters = patient;
+        if let Some(entry) = stale
+            && !impatient.is_empty()
+        {
+            self.steps.push_back(Step::Reply(impatient, Answer::Stale(entry)));
+        }
+        if !late.is_empty() {
+            let answer = if self.truncated {
+                Answer::Truncated
+            } else {
+                Answer::Failed { ede: self.reason().0, kept_edes: [].into() }
+            };
+            self.steps.push_back(Step::Reply(late, answer));
+        }
+    }
+
+    /// The extended error of what happened so far, and whether only our own limits were at fault.
+    fn reason(&self) -> (u16, bool) {
+        let faults = || {
+            self.attempts.iter().filter(|a| !a.is_copy()).map(|a| match a.stage {
+                Stage::Failed(fault) => fault,
+                _ => Fault::TimedOut,
+            })
+        };
+        let local = faults().count() > 0 && faults().all(|f| f == Fault::Local);
+        // The most telling one: a reply that was of no use says more than silence.
+        let ede = faults().filter(|f| *f != Fault::Local).map(Fault::ede).max();
+        (ede.unwrap_or(if local { code::OTHER } else { code::NO_REACHABLE_AUTHORITY }), local)
+    }
+
+    fn ask(&mut self, group: &mut Group, draw: &mut dyn FnMut() -> f64, now: Moment) {
+        let live = || self.attempts.iter().filter(|a| !a.is_copy());
+        let none_yet = live().next().is_none();
+        let anything_out = live().any(Attempt::is_out);
+        if live().any(|a| a.is_out() && !a.overdue) {
+            return;
+        }
+        if group.is_dark() && !none_yet {
+            // One attempt; who still waits gives up once it is not worth waiting for.
+            if !anything_out || live().filter(|a| a.is_out()).all(|a| now >= a.try_until) {
+                let (ede, local) = self.reason();
+                self.fail(ede, [].into(), !local, group, now);
+            }
+            return;
+        }
+        if now < self.denied_until {
+            return;
+        }
+        let Some(server) = group.plan(&self.asked, draw(), draw(), now) else {
+            if !anything_out {
+                let (ede, local) = self.reason();
+                self.fail(ede, [].into(), !local, group, now);
+            }
+            return;
+        };
+        if live().any(|a| a.server == server && a.is_out() && now < a.try_until) {
+            return;
+        }
+        if !none_yet && !group.allows_second(now) {
+            self.denied_until = now + DENIED_PAUSE;
+            return;
+        }
+        let kind = match () {
+            () if none_yet && self.brief.refresh => AskKind::Refresh,
+            () if none_yet => AskKind::First,
+            () if anything_out => AskKind::Hedge,
+            () => AskKind::Retry,
+        };
+        self.send(server, kind, group, now);
+        if !self.copied
+            && kind == AskKind::First
+            && let Some(server) = group.copy_to(&self.asked, now)
+        {
+            self.copied = true;
+            self.send(server, AskKind::Probe, group, now);
+        }
+    }
+
+    fn send(&mut self, server: ServerId, kind: AskKind, group: &mut Group, now: Moment) {
+        let hedge_after = group.hedge_after(server);
+        let with_edns = group.takes_edns(server, now);
+        let attempt = AttemptId(self.attempts.len());
+        self.attempts.push(Attempt {
+            server,
+            tier: group.server(server).tier,
+            kind,
+            sent_at: now,
+            hedge_at: now + hedge_after,
+            try_until: now + group.try_timeout(server),
+            over_tcp: false,
+            with_edns,
+            overdue: false,
+            judged: false,
+            stage: Stage::Out,
+        });
+        if kind != AskKind::Probe {
+            self.asked[usize::from(server.0)] += 1;
+        }
+        group.on_sent(server, kind, now);
+        let until = self.ends.max(now + LINGER);
+        self.steps.push_back(Step::Ask(Ask { attempt, server, kind, over_tcp: false, with_edns, until }));
+    }
+
+    fn wait_or_end(&mut self, now: Moment) -> Step<W> {
+        let out = || self.attempts.iter().filter(|a| a.is_out());
+        let mut wake = Moment::NEVER;
+        if self.is_open() {
+            let waiters = self.waiters.iter().flat_map(|w| [w.stale_at, w.deadline]);
+            let attempts = out().map(|a| if a.overdue { a.try_until } else { a.hedge_at });
+            let held = self.held.iter().map(|(_, until)| *until);
+            let denied = Some(self.denied_until).filter(|_| self.denied_until > now);
+            // What is past already was acted on in this call.
+            for at in waiters.chain(attempts).chain(held).chain(denied).chain([self.ends]) {
+                if at > now {
+                    wake = wake.min(at);
+                }
+            }
+            return Step::Wait(wake);
+        }
+        // Over for the clients: listen on for what is still out.
+        let listen_until =
+            |a: &Attempt| if self.settled.is_some() { a.sent_at + LINGER } else { self.ends.max(a.sent_at + LINGER) };
+        let last = out().map(listen_until).max().unwrap_or(now);
+        if last <= now {
+            return Step::Done;
+        }
+        let judge_at = out()
+            .filter(|a| !a.judged && !a.is_copy())
+            .map(|a| a.sent_at + HEDGE_AFTER.max + Duration::from_millis(1));
+        let hedge_at = out().filter(|a| !a.overdue).map(|a| a.hedge_at);
+        for at in judge_at.chain(hedge_at).chain([last]) {
+            if at > now {
+                wake = wake.min(at);
+            }
+        }
+        Step::Wait(wake)
+    }
+}
