@@ -8,5 +8,6 @@ pub mod listen;
 pub mod observe;
 pub mod resolve;
 pub mod serve;
+pub mod transport;
 pub mod upstream;
 pub mod wire;
