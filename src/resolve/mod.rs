@@ -7,6 +7,8 @@
 pub mod join;
 pub mod patience;
 pub mod pursuit;
+#[cfg(test)]
+mod scenarios;
 pub mod vet;
 
 pub use pursuit::Pursuit;

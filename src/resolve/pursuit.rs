@@ -7,7 +7,8 @@
 //! - One server is asked; when it is overdue or has failed, another is, while budget and attempts last. A server that
 //!   was asked before is asked again only when its try time-out has passed. All stay listened to.
 //! - A positive answer of any tier settles. A negative one settles unless a better tier's attempt is still worth
-//!   waiting for: then it is held, at most to that attempt's try time-out. A negative answer of a lower tier never
+//!   waiting for: then it is held, at most to that attempt's try time-out. A better tier that is fit and was not asked
+//!   is asked then. A negative answer of a lower tier never
 //!   stands in place of records that a better tier gave within `max_age`: then the question counts as failed, and the
 //!   records are served.
 //! - A waiter gets the stale answer when its patience is over, when the group goes dark, or when the pursuit fails;
@@ -334,6 +335,7 @@ impl<W> Pursuit<W> {
                 }
             }
             None if other_view => {
+                self.ask_better(tier, group, now);
                 let until = self.worth_waiting_until(tier, group, now);
                 if now < until {
                     if self.held.is_none() {
@@ -352,6 +354,18 @@ impl<W> Pursuit<W> {
     fn worth_waiting_until(&self, tier: usize, group: &Group, now: Moment) -> Moment {
         let better = self.attempts.iter().filter(|a| a.is_out() && !a.is_copy() && a.tier < tier);
         better.filter(|a| group.server(a.server).is_fit()).map(|a| a.try_until).max().unwrap_or(now)
+    }
+
+    /// Where a better tier has a fit server that was not asked (it is within its hold, say), it is asked before a lower
+    /// tier's word is taken for the absence of a name.
+    fn ask_better(&mut self, tier: usize, group: &mut Group, now: Moment) {
+        let asked = self.attempts.iter().any(|a| !a.is_copy() && a.tier < tier && a.is_out());
+        if !asked
+            && let Some(server) = group.fit_better(&self.asked, tier)
+            && group.allows_second(now)
+        {
+            self.send(server, AskKind::Retry, group, now);
+        }
     }
 
     fn settle_negative(&mut self, entry: Arc<Entry>, storable: bool, group: &mut Group, now: Moment) {

@@ -431,6 +431,14 @@ impl Group {
         alike[if cost(two) < cost(one) { two } else { one }]
     }
 
+    /// A fit server of a better tier than `tier` that was not asked.
+    pub fn fit_better(&self, asked: &[u8], tier: usize) -> Option<ServerId> {
+        (0..self.servers.len())
+            .filter(|i| asked[*i] == 0 && self.servers[*i].tier < tier && self.servers[*i].is_fit())
+            .min_by_key(|i| self.servers[*i].tier)
+            .map(id)
+    }
+
     /// May a second question go out? Takes its price.
     #[must_use]
     pub fn allows_second(&mut self, now: Moment) -> bool {

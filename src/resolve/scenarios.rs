@@ -1,0 +1,483 @@
+//! Scenarios of pursuits in virtual time: who answers what, what happens when, what the client must see.
+//!
+//! A small world in which time jumps to the next thing that happens. Servers are functions of time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::pursuit::{Answer, Ask, AttemptId, Brief, Pursuit, Step, Waiter};
+use super::vet::{Fault, Verdict};
+use crate::cache::entry::{Data, Entry, GroupStamp, Kind, Packed};
+use crate::cache::freshness::{Patience, StaleSettings, TtlSettings};
+use crate::cache::key::Question;
+use crate::clock::Moment;
+use crate::upstream::group::{AskKind, Belief, Change};
+use crate::upstream::{
+    ClientHash, Group, GroupSettings, HealthSettings, HedgeSettings, Order, Protocol, ServerId, ServerSettings,
+};
+
+const STAMP: GroupStamp = GroupStamp(1);
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+/// What a server does with a question.
+#[derive(Clone)]
+enum Does {
+    Answers { after_ms: u64, kind: Kind },
+    Silent,
+    Fails { after_ms: u64, fault: Fault },
+    Broken,
+    TruncatesThen(Box<Does>),
+}
+
+fn answers(after_ms: u64) -> Does {
+    Does::Answers { after_ms, kind: Kind::Positive }
+}
+
+fn denies(after_ms: u64) -> Does {
+    Does::Answers { after_ms, kind: Kind::NxDomain }
+}
+
+//------------ What the client sees ----------------------------------------------------------------------------------
+
+#[test]
+fn a_healthy_primary_is_asked_once_and_answers() {
+    let mut w = World::new(&[answers(5), answers(5), answers(5)]);
+    let seen = w.ask("a.example", None);
+    assert_eq!(seen.what, "fresh tier 0 after 5 ms");
+    assert_eq!(seen.asks, ["first 0 at 0"]);
+}
+
+#[test]
+fn a_silent_primary_costs_one_hedge_delay_and_not_a_time_out() {
+    let mut w = World::new(&[Does::Silent, answers(2), answers(2)]);
+    let seen = w.ask("a.example", None);
+    assert_eq!(seen.what, "fresh tier 1 after 22 ms");
+    assert_eq!(seen.asks, ["first 0 at 0", "hedge 1 at 20"]);
+}
+
+#[test]
+fn two_silent_servers_cost_two_hedge_delays() {
+    let mut w = World::new(&[Does::Silent, Does::Silent, answers(2)]);
+    assert_eq!(w.ask("a.example", None).what, "fresh tier 2 after 42 ms");
+}
+
+#[test]
+fn servfail_lame_and_a_closed_port_go_to_the_next_server_at_once() {
+    for fault in [Fault::ServFail, Fault::Lame, Fault::PortClosed, Fault::Malformed, Fault::Refused] {
+        let mut w = World::new(&[Does::Fails { after_ms: 1, fault }, answers(2), answers(2)]);
+        let seen = w.ask("a.example", None);
+        assert_eq!(seen.what, "fresh tier 1 after 3 ms", "{fault:?}");
+        assert_eq!(seen.asks, ["first 0 at 0", "retry 1 at 1"], "{fault:?}");
+    }
+}
+
+#[test]
+fn a_name_whose_dnssec_is_broken_is_asked_nowhere_else() {
+    let mut w = World::new(&[Does::Broken, answers(2), answers(2)]);
+    let seen = w.ask("a.example", None);
+    assert_eq!(seen.what, "failed after 0 ms");
+    assert_eq!(seen.asks, ["first 0 at 0"]);
+    assert_eq!(seen.remembered, 1);
+}
+
+#[test]
+fn a_truncated_reply_is_asked_again_over_tcp_of_the_same_server() {
+    let mut w = World::new(&[Does::TruncatesThen(Box::new(answers(3))), answers(2), answers(2)]);
+    let seen = w.ask("a.example", None);
+    assert_eq!(seen.what, "fresh tier 0 after 3 ms");
+    assert_eq!(seen.asks, ["first 0 at 0", "first 0 over tcp at 0"]);
+}
+
+#[test]
+fn where_tcp_fails_everywhere_the_client_gets_tc_and_nothing_is_stored() {
+    let dead = Does::TruncatesThen(Box::new(Does::Fails { after_ms: 1, fault: Fault::Closed }));
+    let mut w = World::new(&[dead.clone(), dead.clone(), dead]);
+    let seen = w.ask("a.example", None);
+    assert!(seen.what.starts_with("truncated"), "{}", seen.what);
+    assert_eq!(seen.kept, 0);
+}
+
+#[test]
+fn with_all_silent_a_new_name_fails_within_its_deadline_and_soon_at_once() {
+    let mut w = World::new(&[Does::Silent, Does::Silent, Does::Silent]);
+    let seen = w.ask("a.example", None);
+    assert_eq!(seen.what, "failed after 4000 ms");
+    assert!(seen.asks.len() <= 9, "three attempts a server: {:?}", seen.asks);
+    for n in 0..20 {
+        w.ask(&format!("n{n}.example"), None);
+    }
+    assert_eq!(w.group.belief(), Belief::Down);
+    let seen = w.ask("z.example", None);
+    assert_eq!(seen.asks.len(), 1, "one attempt in the dark: {:?}", seen.asks);
+    assert!(seen.after <= MS(1000), "{:?}", seen.after);
+}
+
+#[test]
+fn a_stale_answer_goes_out_when_patience_is_over_and_the_fresh_one_is_kept() {
+    let mut w = World::new(&[answers(400), Does::Silent, Does::Silent]);
+    let seen = w.ask("a.example", Some((Kind::Positive, 0)));
+    assert_eq!(seen.what, "stale after 150 ms");
+    assert_eq!(seen.kept, 1, "the pursuit goes on behind the stale answer");
+}
+
+#[test]
+fn no_stale_answer_where_the_fresh_one_came_within_patience() {
+    let mut w = World::new(&[answers(149), answers(149), answers(149)]);
+    assert_eq!(w.ask("a.example", Some((Kind::Positive, 0))).what, "fresh tier 0 after 149 ms");
+}
+
+#[test]
+fn a_pursuit_that_fails_gives_the_stale_answer_at_that_moment() {
+    let fails = Does::Fails { after_ms: 1, fault: Fault::ServFail };
+    let mut w = World::new(&[fails.clone(), fails.clone(), fails]);
+    let seen = w.ask("a.example", Some((Kind::NxDomain, 0)));
+    assert!(seen.what.starts_with("stale") && seen.after < MS(150), "{}", seen.what);
+    assert_eq!(seen.remembered, 1);
+}
+
+//------------ Another tier may have another view --------------------------------------------------------------------
+
+#[test]
+fn a_lower_tiers_nxdomain_waits_for_the_primary_that_is_slow() {
+    // The usual list: a company's resolver, then a public one that does not know internal names.
+    let mut w = World::new(&[answers(90), denies(2), denies(2)]);
+    assert_eq!(w.ask("a.internal", None).what, "fresh tier 0 after 90 ms");
+}
+
+#[test]
+fn a_lower_tiers_nxdomain_is_taken_at_the_primarys_try_time_out_and_corrected_later() {
+    let mut w = World::new(&[answers(1500), denies(2), denies(2)]);
+    let seen = w.ask("a.internal", None);
+    assert_eq!(seen.what, "fresh tier 1 after 300 ms");
+    assert_eq!(seen.kept_ttls, [5, 60], "at most 5 s, then the primary's own");
+}
+
+#[test]
+fn a_lower_tiers_nxdomain_never_stands_in_place_of_the_primarys_records() {
+    for primary in [Does::Silent, answers(1500)] {
+        let mut w = World::new(&[primary, denies(2), denies(2)]);
+        w.warm_up();
+        for n in 0..30 {
+            let seen = w.ask(&format!("n{n}.internal"), Some((Kind::Positive, 0)));
+            assert!(seen.what.starts_with("stale"), "{n}: {}", seen.what);
+        }
+    }
+}
+
+#[test]
+fn with_the_same_view_a_lower_tiers_nxdomain_is_taken_at_once() {
+    let mut w = World::new(&[answers(1500), denies(2), denies(2)]);
+    w.settings.same_view = true;
+    w.reset();
+    assert_eq!(w.ask("a.example", None).what, "fresh tier 1 after 22 ms");
+}
+
+#[test]
+fn a_fit_primary_that_was_not_asked_has_its_say_before_a_lower_tiers_nxdomain_is_taken() {
+    let mut w = World::new(&[Does::Silent, denies(2), denies(2)]);
+    for n in 0..30 {
+        w.ask(&format!("n{n}.internal"), None);
+    }
+    assert_eq!(w.group.tier_in_use(), 1);
+    w.servers[0] = answers(2);
+    for _ in 0..5 {
+        w.pass(MS(1000));
+        w.ask("copies.internal", None);
+    }
+    assert_eq!(w.group.tier_in_use(), 1, "within its hold");
+    assert_eq!(w.ask("late.internal", None).what, "fresh tier 0 after 4 ms");
+}
+
+//------------ Silence, and back -------------------------------------------------------------------------------------
+
+#[test]
+fn a_silent_primary_gets_no_first_questions_after_five_of_them() {
+    let mut w = World::new(&[Does::Silent, answers(2), answers(2)]);
+    for n in 0..10 {
+        w.ask(&format!("n{n}.example"), None);
+        w.pass(MS(10));
+    }
+    let seen = w.ask("z.example", None);
+    assert_eq!(seen.what, "fresh tier 1 after 2 ms");
+    assert!(w.changes.iter().any(|c| matches!(c, Change::Shift(s) if s.to == 1)));
+}
+
+#[test]
+fn the_first_packet_ends_silence_without_hold() {
+    let mut w = World::new(&[Does::Silent]);
+    for n in 0..8 {
+        w.ask_for(&format!("n{n}.example"), None, MS(100));
+    }
+    assert_eq!(w.group.belief(), Belief::Silent);
+    w.servers[0] = answers(2);
+    w.group.on_probe(ServerId(0), crate::upstream::health::Probe::Passed, w.now);
+    assert_eq!(w.group.belief(), Belief::Healthy);
+}
+
+#[test]
+fn after_darkness_the_first_answer_ends_it_at_once() {
+    let mut w = World::new(&[Does::Silent, Does::Silent, Does::Silent]);
+    for n in 0..20 {
+        w.ask(&format!("n{n}.example"), None);
+    }
+    assert_eq!(w.group.belief(), Belief::Down);
+    let healings = w.group.healings();
+    w.servers = vec![answers(2), answers(2), answers(2)];
+    w.pass(MS(200));
+    assert!(w.ask("z.example", None).what.starts_with("fresh"));
+    assert_eq!(w.group.belief(), Belief::Healthy);
+    assert_eq!(w.group.healings(), healings + 1);
+}
+
+#[test]
+fn a_server_a_little_slower_than_the_first_hedge_delay_is_not_taken_for_dead() {
+    let mut w = World::new(&[answers(30), answers(2), answers(2)]);
+    for n in 0..100 {
+        w.ask(&format!("n{n}.z{n}.example"), None);
+        w.pass(MS(10));
+    }
+    let seen = w.ask("z.example", None);
+    assert_eq!(seen.what, "fresh tier 0 after 30 ms", "its own latency was learned");
+}
+
+#[test]
+fn a_gray_server_loses_its_share_by_evidence_and_gets_it_back_by_copies_only() {
+    let mut w = World::new(&[answers(1500), answers(2), answers(2)]);
+    for n in 0..60 {
+        w.ask(&format!("n{n}.z{n}.test"), None);
+        w.pass(MS(10));
+    }
+    assert_eq!(w.group.server(ServerId(0)).state().0, "down");
+    for _ in 0..50 {
+        w.group.on_probe(ServerId(0), crate::upstream::health::Probe::Passed, w.now);
+    }
+    assert_eq!(w.group.server(ServerId(0)).state().0, "down", "probes do not acquit");
+    w.servers[0] = answers(2);
+    for n in 0..4 {
+        w.pass(MS(1000));
+        w.ask(&format!("c{n}.z{n}.test"), None);
+    }
+    assert_eq!(w.group.server(ServerId(0)).state().0, "fit");
+}
+
+#[test]
+fn what_nobody_answers_convicts_nobody() {
+    let fails = Does::Fails { after_ms: 1, fault: Fault::ServFail };
+    let mut w = World::new(&[fails.clone(), fails.clone(), fails]);
+    for n in 0..100 {
+        w.ask(&format!("n{n}.z{n}.test"), None);
+    }
+    for id in 0..3 {
+        assert_ne!(w.group.server(ServerId(id)).state().0, "down");
+    }
+    assert_eq!(w.group.tier_in_use(), 0);
+}
+
+#[test]
+fn hedges_and_retries_stay_within_their_budget() {
+    let mut w = World::new(&[Does::Fails { after_ms: 0, fault: Fault::ServFail }, answers(1), answers(1)]);
+    w.settings.hedge.budget = 0.0;
+    w.reset();
+    let asks: usize = (0..100).map(|n| w.ask(&format!("n{n}.z{n}.test"), None).second).sum();
+    let span = w.now.since(Moment::ZERO).as_secs_f64();
+    assert!(asks as f64 <= 20.0 + 50.0 * span + 1.0, "{asks} in {span} s");
+}
+
+//------------ The world ---------------------------------------------------------------------------------------------
+
+struct Seen {
+    what: String,
+    after: Duration,
+    asks: Vec<String>,
+    second: usize,
+    kept: usize,
+    kept_ttls: Vec<u32>,
+    remembered: usize,
+}
+
+struct World {
+    settings: GroupSettings,
+    servers: Vec<Does>,
+    group: Group,
+    changes: Vec<Change>,
+    now: Moment,
+    seed: u64,
+}
+
+impl World {
+    fn new(servers: &[Does]) -> Self {
+        let settings = settings(servers.len());
+        let group = Group::new(settings.clone(), Moment::ZERO);
+        Self { settings, servers: servers.to_vec(), group, changes: vec![], now: Moment::ZERO, seed: 7 }
+    }
+
+    fn reset(&mut self) {
+        self.group = Group::new(self.settings.clone(), self.now);
+    }
+
+    fn pass(&mut self, span: Duration) {
+        self.now = self.now + span;
+        self.group.weigh(self.now);
+    }
+
+    /// Lets the group know that its servers answer.
+    fn warm_up(&mut self) {
+        let servers = self.servers.clone();
+        self.servers = servers.iter().map(|_| answers(2)).collect();
+        (0..3).for_each(|n| drop(self.ask(&format!("warm{n}.example"), None)));
+        self.servers = servers;
+    }
+
+    fn ask(&mut self, name: &str, stale: Option<(Kind, u8)>) -> Seen {
+        self.ask_for(name, stale, Duration::from_secs(4))
+    }
+
+    /// One client asks; time goes on until it has its answer. What is still out then goes on in the background of
+    /// this call, so that late packets come at their time.
+    fn ask_for(&mut self, name: &str, stale: Option<(Kind, u8)>, deadline: Duration) -> Seen {
+        let name: crate::wire::Name = name.parse().unwrap();
+        let question = Question { name: name.as_wire(), qtype: 1, dnssec_ok: false, cd: false };
+        let begun = self.now;
+        let stale = stale.map(|(kind, tier)| {
+            let data = Data::new(packed(kind), tier, STAMP, self.now);
+            Arc::new(Entry::with_data(&question, data))
+        });
+        let stale_at = if stale.is_some() { begun + self.group.patience() } else { Moment::NEVER };
+        let brief =
+            Brief { question: question.to_owned(), client: ClientHash(1), group: STAMP, stale, refresh: false };
+        let mut pursuit = Pursuit::new(brief, &self.group, begun);
+        pursuit.join(Waiter { way: (), deadline: begun + deadline, stale_at });
+
+        let mut seen = Seen {
+            what: String::new(),
+            after: Duration::ZERO,
+            asks: vec![],
+            second: 0,
+            kept: 0,
+            kept_ttls: vec![],
+            remembered: 0,
+        };
+        let mut coming: BTreeMap<(Moment, usize), (AttemptId, Verdict)> = BTreeMap::new();
+        let mut count = 0;
+        let mut answered_at = None;
+        for _ in 0..10_000 {
+            self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let draw = (self.seed >> 11) as f64 / (1u64 << 53) as f64;
+            let step = pursuit.next(&mut self.group, &mut || draw, self.now);
+            self.changes.extend(self.group.take_changes());
+            match step {
+                Step::Ask(ask) => {
+                    if ask.kind != AskKind::Probe {
+                        let over = if ask.over_tcp { " over tcp" } else { "" };
+                        let at = self.now.since(begun).as_millis();
+                        seen.asks.push(format!("{} {}{over} at {at}", ask.kind.word(), ask.server.0));
+                        seen.second += usize::from(matches!(ask.kind, AskKind::Hedge | AskKind::Retry));
+                    }
+                    if let Some((after, verdict)) = self.reply_of(ask) {
+                        count += 1;
+                        coming.insert((self.now + after, count), (ask.attempt, verdict));
+                    }
+                }
+                Step::Reply(ways, answer) => {
+                    assert_eq!((ways.len(), answered_at), (1, None), "one reply for one waiter");
+                    seen.after = self.now.since(begun);
+                    seen.what = format!("{} after {} ms", shown(&answer), seen.after.as_millis());
+                    answered_at = Some(self.now);
+                }
+                Step::Keep(entry) => {
+                    seen.kept += 1;
+                    seen.kept_ttls.push(entry.data().unwrap().ttl);
+                }
+                Step::Remember(_) => seen.remembered += 1,
+                Step::Done => break,
+                Step::Wait(wake) => {
+                    assert!(wake > self.now, "a wait leads on");
+                    let next = coming.keys().next().map(|(at, _)| *at).filter(|at| *at <= wake);
+                    self.now = next.unwrap_or(wake);
+                    if next.is_some() {
+                        let (_, (attempt, verdict)) = coming.pop_first().unwrap();
+                        pursuit.on_verdict(attempt, verdict, &mut self.group, self.now);
+                    }
+                }
+            }
+        }
+        pursuit.give_up(&mut self.group, self.now);
+        let answered_at = answered_at.expect("the client is answered");
+        assert!(answered_at.since(begun) <= deadline, "by its deadline");
+        // Background time does not count for the next question: clients do not wait for each other.
+        self.now = answered_at.max(begun);
+        seen
+    }
+
+    fn reply_of(&self, ask: Ask) -> Option<(Duration, Verdict)> {
+        fn of(does: &Does, over_tcp: bool) -> Option<(Duration, Verdict)> {
+            Some(match does {
+                Does::Answers { after_ms, kind } => {
+                    (MS(*after_ms), Verdict::Answer { packed: packed(*kind), storable: true })
+                }
+                Does::Silent => return None,
+                Does::Fails { after_ms, fault } => (MS(*after_ms), Verdict::Fault(*fault)),
+                Does::Broken => (MS(0), Verdict::Broken([0, 15, 0, 2, 0, 6].into())),
+                Does::TruncatesThen(_) if !over_tcp => (MS(0), Verdict::Truncated),
+                Does::TruncatesThen(then) => return of(then, over_tcp),
+            })
+        }
+        of(&self.servers[usize::from(ask.server.0)], ask.over_tcp)
+    }
+}
+
+fn shown(answer: &Answer) -> String {
+    match answer {
+        Answer::Fresh(entry) => format!("fresh tier {}", entry.data().unwrap().tier),
+        Answer::Stale(_) => "stale".into(),
+        Answer::Failed { .. } => "failed".into(),
+        Answer::Truncated => "truncated".into(),
+    }
+}
+
+fn packed(kind: Kind) -> Packed {
+    Packed {
+        wire: vec![0; 12],
+        ttl_at: vec![],
+        rotation: None,
+        kept_edes: [].into(),
+        kind,
+        ttl: 60,
+        signed_until: Moment::NEVER,
+    }
+}
+
+fn settings(servers: usize) -> GroupSettings {
+    let server = |n: usize| ServerSettings {
+        name: format!("s{n}"),
+        address: ([192, 0, 2, n as u8], 53).into(),
+        protocol: Protocol::Udp,
+        trust_ad: false,
+        packets_per_second: 0,
+    };
+    GroupSettings {
+        name: "default".into(),
+        zones: vec![crate::wire::Name::root()],
+        tiers: std::array::from_fn(|t| (0..servers).filter(|n| *n == t).map(server).collect()),
+        same_view: false,
+        order: Order::Listed,
+        source: None,
+        deadline: Duration::from_secs(4),
+        in_flight_max: 4096,
+        per_zone_in_flight_max: 512,
+        health: HealthSettings {
+            probes: vec![(crate::wire::Name::root(), 2)],
+            every: Duration::from_secs(2),
+            timeout: Duration::from_secs(1),
+            fall: 3,
+            rise: 3,
+            hold: Duration::from_secs(10),
+            ramp: Duration::from_secs(10),
+            damp: true,
+        },
+        hedge: HedgeSettings { after: None, budget: 0.3 },
+        ttl: TtlSettings { min: 0, max: 86_400, negative_max: 30 },
+        stale: StaleSettings { max_age: Duration::from_secs(86_400), reply_ttl: 30, patience: Patience::Auto },
+    }
+}
