@@ -11,7 +11,6 @@ use std::time::Duration;
 use super::freshness::{self, Standing};
 use super::key::Question;
 use crate::clock::Moment;
-use crate::limits::HEADER_BYTES;
 use crate::wire::patch::{Rotation, Stored};
 
 /// What an answer says.
@@ -255,6 +254,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::HEADER_BYTES;
 
     #[test]
     fn a_failure_stands_beside_the_data_and_ends_with_its_time_or_a_healing() {

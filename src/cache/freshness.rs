@@ -153,11 +153,17 @@ mod tests {
     proptest! {
         #[test]
         fn an_answer_goes_from_fresh_to_stale_to_gone_and_never_back(
-            stored in 0u64..1 << 40, ttl in 0u32..100_000, max_age in 0u64..1 << 20, a in 0u64..1 << 50, b in 0u64..1 << 50,
+            stored in 0u64..1 << 40,
+            ttl in 0u32..100_000,
+            max_age in 0u64..1 << 20,
+            a in 0u64..1 << 50,
+            b in 0u64..1 << 50,
         ) {
-            let rank = |at: u64| match standing(Moment::from_nanos(stored), ttl, Duration::from_secs(max_age), Moment::ZERO, Moment::from_nanos(stored + at)) {
+            let max_age = Duration::from_secs(max_age);
+            let stand = |at| standing(Moment::from_nanos(stored), ttl, max_age, Moment::ZERO, Moment::from_nanos(at));
+            let rank = |at: u64| match stand(stored + at) {
                 Standing::Fresh { age } => { assert!(age < ttl); 0 }
-                Standing::Stale { past } => { assert!(past < Duration::from_secs(max_age)); 1 }
+                Standing::Stale { past } => { assert!(past < max_age); 1 }
                 Standing::Gone => 2,
             };
             prop_assert!(rank(a.min(b)) <= rank(a.max(b)));

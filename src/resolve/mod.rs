@@ -7,8 +7,9 @@
 pub mod join;
 pub mod patience;
 pub mod pursuit;
-#[cfg(test)]
-mod scenarios;
 pub mod vet;
 
 pub use pursuit::Pursuit;
+
+#[cfg(test)]
+mod scenarios;

@@ -8,8 +8,8 @@
 //!
 //! - A [`Received`] is a reply to the question: from the server's address, with the id, name, type and class that
 //!   were asked (RFC 5452 §9.1). Its body is not looked at, TC included ([`crate::wire::reply::is_truncated`]).
-//! - What is not such a reply is neither taken nor ends the wait; it is counted. [`MISMATCHES_MAX`](crate::limits::MISMATCHES_MAX) of them for
-//!   one question are [`Failure::Mismatched`].
+//! - What is not such a reply is neither taken nor ends the wait; it is counted.
+//!   [`MISMATCHES_MAX`](crate::limits::MISMATCHES_MAX) of them for one question are [`Failure::Mismatched`].
 //! - One call sends one question, over TCP at most two: a kept connection that turns out closed is opened once more
 //!   (RFC 7766 §6.2.4). Nothing is sent again behind the caller's back, so a budget of questions sees them all.
 //! - A call ends at its deadline. Dropping it before then frees its socket, or its id on the connection.
