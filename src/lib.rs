@@ -7,5 +7,6 @@ pub mod limits;
 pub mod listen;
 pub mod observe;
 pub mod serve;
+pub mod upkeep;
 pub mod upstream;
 pub mod wire;
