@@ -9,5 +9,6 @@ pub mod observe;
 pub mod resolve;
 pub mod serve;
 pub mod transport;
+pub mod upkeep;
 pub mod upstream;
 pub mod wire;

@@ -1,8 +1,36 @@
 //! Do we own the answer?
+//!
+//! Pure. [`Local::new`] compiles settings and the texts of hosts files into a tree of names; [`Local::answer`] looks a
+//! question up in it and writes the answer, without allocation. What is answered here (RULES "A question"):
+//!
+//! 1. Records win over zones, the longest match over shorter ones. Where several sources have records of one type at
+//!    one name, the first of these has the say: `[[local]]`, hosts files, PTRs that follow from `[[local]]`
+//!    addresses, what is built in.
+//! 2. A name that has records, but none of the asked type: NODATA. A CNAME answers any type; its target is followed
+//!    where that is local too.
+//! 3. A zone answers for itself and every name below it as its action says; `*.x` is every name below x, at any
+//!    depth, not x itself, for records and zones alike. A name with nothing but longer local names below it is NODATA
+//!    where its zone says NXDOMAIN (RFC 8020 §2).
+//! 4. Built in: localhost and below (RFC 6761 §6.3), the reverse of 127.0.0.0/8 and ::1, invalid (RFC 6761 §6.4),
+//!    onion (RFC 7686), alt (RFC 9476), resolver.arpa (RFC 9462 §4: NODATA); where configured, private reverse zones
+//!    (RFC 6303 §4, RFC 7793). And [`HEALTH_NAME`], for loopback clients alone.
+//! 5. Loopback addresses of hosts files are for loopback clients; for others it is as if they were not in the file.
+//! 6. Class CH: version.bind, version.server, id.server, hostname.bind (RFC 4892) by `identity`. Other classes than
+//!    IN are REFUSED.
+//!
+//! Negative answers carry an SOA so that they can be cached (RFC 2308 §5). ANY gets HINFO (RFC 8482 §4.2).
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use crate::wire::Name;
+use super::Client;
+use crate::limits::{HEADER_BYTES, NAME_BYTES_MAX};
+use crate::wire::build::{Builder, Section, negative_soa};
+use crate::wire::name::suffixes;
+use crate::wire::{CLASS_CH, CLASS_IN, Name, Query, rcode, rtype};
 
 /// What is answered here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,3 +70,597 @@ pub enum ZoneAction {
     /// REFUSED.
     Refuse,
 }
+
+/// An answer that was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalAnswer {
+    /// Bytes of it.
+    pub len: usize,
+    /// Its RCODE.
+    pub rcode: u16,
+    /// What it is.
+    pub kind: LocalKind,
+}
+
+/// What a local answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LocalKind {
+    /// Records of the asked type.
+    Records,
+    /// A CNAME whose target is not local, or has no records of the asked type here.
+    Alias,
+    /// The name is local and has no records of the asked type.
+    NoData,
+    /// The name lies in a local zone and does not exist.
+    NxDomain,
+    /// The name lies in a local zone that is refused, or the class is not served.
+    Refused,
+    /// Who evenkeel is.
+    Identity,
+}
+
+impl LocalKind {
+    /// Its word in logs and in `explain`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            LocalKind::Records => "records",
+            LocalKind::Alias => "alias",
+            LocalKind::NoData => "nodata",
+            LocalKind::NxDomain => "nxdomain",
+            LocalKind::Refused => "refused",
+            LocalKind::Identity => "identity",
+        }
+    }
+}
+
+/// The name by which this process asks itself whether it answers: TXT "ok", for loopback clients.
+pub const HEALTH_NAME: &str = "health.evenkeel.invalid";
+
+/// TTL of what hosts files say: they are re-read as they change, so it is short.
+const HOSTS_TTL: u32 = 60;
+/// TTL of negative answers.
+const NEGATIVE_TTL: u32 = 60;
+/// TTL of what is built in and never changes.
+const BUILT_IN_TTL: u32 = 86_400;
+/// CNAMEs that are followed within local data.
+const ALIASES_MAX: usize = 8;
+/// Records of one name.
+const RECORDS_PER_NAME_MAX: usize = 512;
+/// Remarks on hosts files; further ones are counted.
+const REMARKS_MAX: usize = 16;
+
+/// Local data, compiled. Immutable.
+#[derive(Debug)]
+pub struct Local {
+    /// Every name that has something, and every name above one, by its folded wire format.
+    names: Names,
+    /// Character-string of the CH answers.
+    identity: Option<Box<[u8]>>,
+}
+
+/// The keys are the operator's and no question adds one, so that a hash that is quick on short names may serve.
+type Names = HashMap<Box<[u8]>, Node, BuildHasherDefault<NameHash>>;
+
+/// FNV-1a.
+#[derive(Debug)]
+struct NameHash(u64);
+
+impl Default for NameHash {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for NameHash {
+    fn write(&mut self, bytes: &[u8]) {
+        for b in bytes {
+            self.0 = (self.0 ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn write_usize(&mut self, _length: usize) {
+        // A name says by itself where it ends.
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// What stands at one name.
+#[derive(Debug, Default)]
+struct Node {
+    /// Records of the name itself, those of one type side by side.
+    own: Vec<Record>,
+    /// Records of every name below.
+    below: Vec<Record>,
+    zone_own: Option<ZoneAction>,
+    zone_below: Option<ZoneAction>,
+    /// Has a longer name records of its own?
+    parent: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Record {
+    rtype: u16,
+    ttl: u32,
+    data: Box<[u8]>,
+    source: Source,
+    loopback_only: bool,
+}
+
+/// Where a record comes from; the first has the say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Source {
+    Settings,
+    Hosts,
+    Follows,
+    BuiltIn,
+}
+
+impl Local {
+    /// Compiles settings and the texts of the hosts files; the remarks say what was left out of them.
+    pub fn new(settings: &LocalSettings, hosts_texts: &[String]) -> (Local, Vec<String>) {
+        let mut build = Build { names: Names::default(), remarks: Vec::new(), unsaid: 0 };
+        for record in &settings.records {
+            // Looked up as it stands when the alias is followed, so it must be one folded name.
+            let target = (record.rtype == rtype::CNAME).then(|| Name::from_wire(&record.data));
+            let data = match &target {
+                Some(None) => {
+                    build.remark(format!("the target of {} is no name: left out", record.name));
+                    continue;
+                }
+                Some(Some(target)) => target.as_wire(),
+                None => &record.data,
+            };
+            build.record(&record.name, Record::new(record.rtype, record.ttl, data, Source::Settings));
+        }
+        for (number, text) in hosts_texts.iter().enumerate() {
+            build.hosts(settings.hosts.get(number), text);
+        }
+        build.reverse_of(settings);
+        build.built_in(settings.private_reverse_nxdomain);
+        for (zone, action) in &settings.zones {
+            build.zone(zone, *action);
+        }
+        let identity = settings.identity.as_ref().map(|text| {
+            let text = &text.as_bytes()[..text.floor_char_boundary(255)];
+            [&[text.len() as u8], text].concat().into()
+        });
+        build.finish(identity)
+    }
+
+    /// Writes the answer to `query` into the first `limit` bytes of `out`, where it is ours to give.
+    ///
+    /// `turn`: by how many places several records of the type are turned.
+    ///
+    /// # Panics
+    ///
+    /// Where `limit` is below 512 or `out` shorter than `limit`.
+    pub fn answer(
+        &self,
+        query: &Query<'_>,
+        client: &Client,
+        out: &mut [u8],
+        limit: usize,
+        turn: u32,
+    ) -> Option<LocalAnswer> {
+        let out = &mut out[..limit];
+        let mut folded = [0; NAME_BYTES_MAX];
+        let name = &mut folded[..query.name().len()];
+        name.copy_from_slice(query.name());
+        name.make_ascii_lowercase();
+        let name = &*name;
+        if query.class() != CLASS_IN {
+            return Some(self.answer_other_class(query, name, out));
+        }
+        let loopback = client.address.is_loopback();
+        let first = self.find(name, query.qtype(), loopback)?;
+
+        // The aliases are followed before anything is written, since the header's RCODE is that of their end.
+        let mut aliases = [None; ALIASES_MAX];
+        let mut count = 0;
+        let mut last = Some(first);
+        while let Some(Found::Alias(alias)) = last {
+            if count == ALIASES_MAX {
+                last = None;
+                break;
+            }
+            aliases[count] = Some(alias);
+            count += 1;
+            last = self.find(&alias.data, query.qtype(), loopback);
+        }
+        let (rcode, kind) = match last {
+            None | Some(Found::Alias(_)) => (rcode::NOERROR, LocalKind::Alias),
+            Some(Found::Records(_)) => (rcode::NOERROR, LocalKind::Records),
+            Some(Found::NoData { .. }) => (rcode::NOERROR, LocalKind::NoData),
+            Some(Found::Zone { action: ZoneAction::NoData, .. }) => (rcode::NOERROR, LocalKind::NoData),
+            Some(Found::Zone { action: ZoneAction::NxDomain, .. }) => (rcode::NXDOMAIN, LocalKind::NxDomain),
+            Some(Found::Zone { action: ZoneAction::Refuse, .. }) => (rcode::REFUSED, LocalKind::Refused),
+        };
+        // Of an alias into a refused zone the alias is given.
+        let (rcode, kind) = if count > 0 && rcode == rcode::REFUSED { (0, LocalKind::Alias) } else { (rcode, kind) };
+
+        let mut builder = Builder::new(*query, rcode, None, &[], out);
+        let mut owner = None;
+        for alias in aliases.iter().flatten() {
+            write(&mut builder, owner, alias);
+            owner = Some(&*alias.data);
+        }
+        match last {
+            Some(Found::Records(_)) if query.qtype() == rtype::ANY => {
+                // RFC 8482 §4.2, with the text of that document in place of a machine's type.
+                write_at(&mut builder, owner, rtype::HINFO, BUILT_IN_TTL, b"\x07RFC8482\x00");
+            }
+            Some(Found::Records(records)) => {
+                let start = turn as usize % records.len();
+                let (before, after) = records.split_at(start);
+                let seen = |r: &&Record| loopback || !r.loopback_only;
+                after.iter().chain(before).filter(seen).for_each(|record| write(&mut builder, owner, record));
+            }
+            Some(
+                Found::NoData { zone_at }
+                | Found::Zone { zone_at, action: ZoneAction::NoData | ZoneAction::NxDomain },
+            ) if kind != LocalKind::Alias => {
+                let soa = negative_soa(NEGATIVE_TTL);
+                let zone_at = (HEADER_BYTES + zone_at) as u16 | 0xc000;
+                match owner {
+                    None => builder.record_at(
+                        Section::Authority,
+                        &zone_at.to_be_bytes(),
+                        rtype::SOA,
+                        CLASS_IN,
+                        NEGATIVE_TTL,
+                        &soa,
+                    ),
+                    // The offset is one in the alias's target, which stands uncompressed.
+                    Some(target) => {
+                        let zone = &target[usize::from(zone_at & 0x3fff) - HEADER_BYTES..];
+                        builder.record_at(Section::Authority, zone, rtype::SOA, CLASS_IN, NEGATIVE_TTL, &soa);
+                    }
+                }
+            }
+            _ => {}
+        }
+        Some(LocalAnswer { len: builder.finish(), rcode, kind })
+    }
+
+    fn answer_other_class(&self, query: &Query<'_>, name: &[u8], out: &mut [u8]) -> LocalAnswer {
+        let asked = query.class() == CLASS_CH
+            && matches!(query.qtype(), rtype::TXT | rtype::ANY)
+            && IDENTITY_NAMES.contains(&name);
+        match &self.identity {
+            Some(text) if asked => {
+                let mut builder = Builder::new(*query, rcode::NOERROR, None, &[], out);
+                builder.record(Section::Answer, rtype::TXT, CLASS_CH, 0, text);
+                LocalAnswer { len: builder.finish(), rcode: rcode::NOERROR, kind: LocalKind::Identity }
+            }
+            _ => {
+                let len = Builder::new(*query, rcode::REFUSED, None, &[], out).finish();
+                LocalAnswer { len, rcode: rcode::REFUSED, kind: LocalKind::Refused }
+            }
+        }
+    }
+
+    /// Looks a folded name up, from the root towards it; most names end at their top-level domain.
+    fn find(&self, name: &[u8], qtype: u16, loopback: bool) -> Option<Found<'_>> {
+        let mut starts = [0u8; NAME_BYTES_MAX / 2 + 1];
+        let mut labels = 0;
+        for suffix in suffixes(name) {
+            starts[labels] = (name.len() - suffix.len()) as u8;
+            labels += 1;
+        }
+        let mut cover = None;
+        let mut below: &[Record] = &[];
+        let mut exists = false;
+        for &start in starts[..labels].iter().rev() {
+            let start = usize::from(start);
+            let Some(node) = self.names.get(&name[start..]) else { break };
+            if start == 0 {
+                if let Some(found) = in_records(&node.own, qtype, loopback) {
+                    return Some(found);
+                }
+                exists = node.parent;
+                cover = node.zone_own.map(|action| (start, action)).or(cover);
+                break;
+            }
+            cover = node.zone_below.map(|action| (start, action)).or(cover);
+            if node.below.iter().any(|r| loopback || !r.loopback_only) {
+                below = &node.below;
+            }
+        }
+        if let Some(found) = in_records(below, qtype, loopback) {
+            return Some(found);
+        }
+        let (zone_at, action) = cover?;
+        match action {
+            ZoneAction::NxDomain if exists => Some(Found::NoData { zone_at }),
+            action => Some(Found::Zone { zone_at, action }),
+        }
+    }
+}
+
+const IDENTITY_NAMES: [&[u8]; 4] =
+    [b"\x07version\x04bind\x00", b"\x07version\x06server\x00", b"\x02id\x06server\x00", b"\x08hostname\x04bind\x00"];
+
+/// What is known of a name. `zone_at` is the offset of the zone in it.
+#[derive(Clone, Copy, Debug)]
+enum Found<'l> {
+    /// At least one of these is for this client.
+    Records(&'l [Record]),
+    Alias(&'l Record),
+    NoData {
+        zone_at: usize,
+    },
+    Zone {
+        zone_at: usize,
+        action: ZoneAction,
+    },
+}
+
+/// Looks for a type among a name's records; `None` where it has none for this client.
+fn in_records(records: &[Record], qtype: u16, loopback: bool) -> Option<Found<'_>> {
+    let seen = |r: &&Record| loopback || !r.loopback_only;
+    let any = records.iter().find(seen)?;
+    if qtype == rtype::ANY {
+        return Some(Found::Records(std::slice::from_ref(any)));
+    }
+    let first = records.iter().position(|r| r.rtype == qtype);
+    let run = first.map(|at| {
+        let length = records[at..].iter().take_while(|r| r.rtype == qtype).count();
+        &records[at..at + length]
+    });
+    if let Some(run) = run.filter(|run| run.iter().any(|r| seen(&r))) {
+        return Some(Found::Records(run));
+    }
+    let alias = records.iter().filter(seen).find(|r| r.rtype == rtype::CNAME);
+    Some(alias.map_or(Found::NoData { zone_at: 0 }, Found::Alias))
+}
+
+fn write(builder: &mut Builder<'_, '_>, owner: Option<&[u8]>, record: &Record) {
+    write_at(builder, owner, record.rtype, record.ttl, &record.data);
+}
+
+fn write_at(builder: &mut Builder<'_, '_>, owner: Option<&[u8]>, rtype: u16, ttl: u32, data: &[u8]) {
+    match owner {
+        None => builder.record(Section::Answer, rtype, CLASS_IN, ttl, data),
+        Some(owner) => builder.record_at(Section::Answer, owner, rtype, CLASS_IN, ttl, data),
+    }
+}
+
+//------------ Compiling ---------------------------------------------------------------------------------------------
+
+impl Record {
+    fn new(rtype: u16, ttl: u32, data: &[u8], source: Source) -> Self {
+        Self { rtype, ttl, data: data.into(), source, loopback_only: false }
+    }
+
+    /// The address that it holds, where it is an A or AAAA record.
+    fn address(&self) -> Option<IpAddr> {
+        match self.rtype {
+            rtype::A => <[u8; 4]>::try_from(&*self.data).ok().map(IpAddr::from),
+            rtype::AAAA => <[u8; 16]>::try_from(&*self.data).ok().map(IpAddr::from),
+            _ => None,
+        }
+    }
+}
+
+struct Build {
+    names: Names,
+    remarks: Vec<String>,
+    unsaid: usize,
+}
+
+impl Build {
+    fn node(&mut self, name: &[u8]) -> &mut Node {
+        for above in suffixes(name).skip(1) {
+            if let Entry::Vacant(vacant) = self.names.entry(above.into()) {
+                vacant.insert(Node::default());
+            }
+        }
+        self.names.entry(name.into()).or_default()
+    }
+
+    fn record(&mut self, name: &Name, record: Record) {
+        let (name, below) = pattern(name);
+        // Loopback-only names are as if they were not there for everyone else, so nothing above them exists by them.
+        if !record.loopback_only {
+            for above in suffixes(name).skip(usize::from(!below)) {
+                self.names.entry(above.into()).or_default().parent = true;
+            }
+        }
+        let node = self.node(name);
+        let records = if below { &mut node.below } else { &mut node.own };
+        let outranked = |r: &Record| {
+            r.source < record.source
+                && (r.rtype == record.rtype || r.rtype == rtype::CNAME || record.rtype == rtype::CNAME)
+        };
+        if records.iter().any(outranked) || records.contains(&record) {
+            return;
+        }
+        if records.len() >= RECORDS_PER_NAME_MAX {
+            let name = crate::wire::name::Shown(name).to_string();
+            self.remark(format!("{name} has more than {RECORDS_PER_NAME_MAX} records: left out"));
+            return;
+        }
+        // One alias at a name, and nothing else of its source beside it would ever be found.
+        if record.rtype == rtype::CNAME && records.iter().any(|r| r.rtype == rtype::CNAME) {
+            let name = crate::wire::name::Shown(name).to_string();
+            self.remark(format!("{name} has a second CNAME: left out"));
+            return;
+        }
+        let at = records.iter().rposition(|r| r.rtype == record.rtype).map_or(records.len(), |at| at + 1);
+        records.insert(at, record);
+    }
+
+    fn zone(&mut self, zone: &Name, action: ZoneAction) {
+        let (name, only_below) = pattern(zone);
+        let node = self.node(name);
+        node.zone_below = Some(action);
+        if !only_below {
+            node.zone_own = Some(action);
+        }
+    }
+
+    fn hosts(&mut self, path: Option<&PathBuf>, text: &str) {
+        let shown = path.map_or_else(|| "hosts file".to_owned(), |p| p.display().to_string());
+        for (number, line) in text.lines().enumerate() {
+            let mut words = line.split('#').next().unwrap_or("").split_ascii_whitespace();
+            let Some(word) = words.next() else { continue };
+            let Ok(address) = word.parse::<IpAddr>() else {
+                self.remark(format!("{shown}:{}: the line does not begin with an address: left out", number + 1));
+                continue;
+            };
+            let mut first = true;
+            for word in words {
+                match word.parse::<Name>() {
+                    Ok(name) => {
+                        self.host(&name, address, first);
+                        first = false;
+                    }
+                    Err(e) => self.remark(format!("{shown}:{}: {e}: left out", number + 1)),
+                }
+            }
+        }
+    }
+
+    fn host(&mut self, name: &Name, address: IpAddr, first: bool) {
+        // The well-known names and addresses of loopback are not a file's to change (RFC 6761 §6.3).
+        if suffixes(name.as_wire()).any(|s| s == b"\x09localhost\x00") || pattern(name).1 {
+            return;
+        }
+        let loopback_only = address.is_loopback();
+        let mut add = |name: &Name, rtype, data: &[u8]| {
+            self.record(name, Record { loopback_only, ..Record::new(rtype, HOSTS_TTL, data, Source::Hosts) });
+        };
+        match address {
+            IpAddr::V4(a) => add(name, rtype::A, &a.octets()),
+            IpAddr::V6(a) => add(name, rtype::AAAA, &a.octets()),
+        }
+        let well_known = [IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1u16])].contains(&address);
+        if first && !well_known && !address.is_unspecified() {
+            self.pointer(address, name, HOSTS_TTL, Source::Hosts, loopback_only);
+        }
+    }
+
+    /// The reverse of `[[local]]` addresses; the first name of an address has it.
+    fn reverse_of(&mut self, settings: &LocalSettings) {
+        for record in settings.records.iter().filter(|r| !pattern(&r.name).1) {
+            if let Some(address) = Record::new(record.rtype, 0, &record.data, Source::Follows).address() {
+                self.pointer(address, &record.name, record.ttl, Source::Follows, false);
+            }
+        }
+    }
+
+    fn pointer(&mut self, address: IpAddr, name: &Name, ttl: u32, source: Source, loopback_only: bool) {
+        let owner = reverse_name(address);
+        let known = self.names.get(owner.as_wire());
+        if !known.is_some_and(|n| n.own.iter().any(|r| r.rtype == rtype::PTR)) {
+            self.record(&owner, Record { loopback_only, ..Record::new(rtype::PTR, ttl, name.as_wire(), source) });
+        }
+    }
+
+    fn built_in(&mut self, private_reverse: bool) {
+        let v4 = Record::new(rtype::A, BUILT_IN_TTL, &[127, 0, 0, 1], Source::BuiltIn);
+        let v6 = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+        let v6 = Record::new(rtype::AAAA, BUILT_IN_TTL, &v6, Source::BuiltIn);
+        let localhost = Record::new(rtype::PTR, BUILT_IN_TTL, b"\x09localhost\x00", Source::BuiltIn);
+        let ok = Record { loopback_only: true, ..Record::new(rtype::TXT, 0, b"\x02ok", Source::BuiltIn) };
+        let records = [
+            ("localhost", &v4),
+            ("localhost", &v6),
+            ("*.localhost", &v4),
+            ("*.localhost", &v6),
+            ("1.0.0.127.in-addr.arpa", &localhost),
+            (LOOPBACK_V6_REVERSE, &localhost),
+            (HEALTH_NAME, &ok),
+        ];
+        for (name, record) in records {
+            self.record(&known_name(name), record.clone());
+        }
+        for zone in ["127.in-addr.arpa", LOOPBACK_V6_REVERSE, "invalid", "onion", "alt"] {
+            self.zone(&known_name(zone), ZoneAction::NxDomain);
+        }
+        self.zone(&known_name("resolver.arpa"), ZoneAction::NoData);
+        if private_reverse {
+            for zone in PRIVATE_REVERSE {
+                self.zone(&known_name(zone), ZoneAction::NxDomain);
+            }
+            for n in 16..32 {
+                self.zone(&known_name(&format!("{n}.172.in-addr.arpa")), ZoneAction::NxDomain);
+            }
+            for n in 64..128 {
+                self.zone(&known_name(&format!("{n}.100.in-addr.arpa")), ZoneAction::NxDomain);
+            }
+        }
+    }
+
+    fn remark(&mut self, remark: String) {
+        if self.remarks.len() < REMARKS_MAX {
+            self.remarks.push(remark);
+        } else {
+            self.unsaid += 1;
+        }
+    }
+
+    fn finish(mut self, identity: Option<Box<[u8]>>) -> (Local, Vec<String>) {
+        if self.unsaid > 0 {
+            self.remarks.push(format!("and {} more like these", self.unsaid));
+        }
+        self.names.shrink_to_fit();
+        (Local { names: self.names, identity }, self.remarks)
+    }
+}
+
+/// A name pattern: the name, and whether it stands for every name below it instead of itself.
+fn pattern(name: &Name) -> (&[u8], bool) {
+    match name.as_wire() {
+        [1, b'*', rest @ ..] => (rest, true),
+        wire => (wire, false),
+    }
+}
+
+fn reverse_name(address: IpAddr) -> Name {
+    let text = match address {
+        IpAddr::V4(a) => {
+            let [a, b, c, d] = a.octets();
+            format!("{d}.{c}.{b}.{a}.in-addr.arpa")
+        }
+        IpAddr::V6(a) => {
+            let nibbles = a.octets().into_iter().rev().flat_map(|b| [b & 15, b >> 4]);
+            nibbles.map(|n| format!("{n:x}.")).collect::<String>() + "ip6.arpa"
+        }
+    };
+    known_name(&text)
+}
+
+/// A name that is written in this file, or made of numbers.
+fn known_name(text: &str) -> Name {
+    text.parse().unwrap_or_else(|_| Name::root())
+}
+
+const LOOPBACK_V6_REVERSE: &str = "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa";
+
+/// RFC 6303 §4 without 127.in-addr.arpa, ::1 and 172.16.0.0/12.
+const PRIVATE_REVERSE: [&str; 16] = [
+    "10.in-addr.arpa",
+    "168.192.in-addr.arpa",
+    "0.in-addr.arpa",
+    "254.169.in-addr.arpa",
+    "2.0.192.in-addr.arpa",
+    "100.51.198.in-addr.arpa",
+    "113.0.203.in-addr.arpa",
+    "255.255.255.255.in-addr.arpa",
+    "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa",
+    "c.f.ip6.arpa",
+    "d.f.ip6.arpa",
+    "8.e.f.ip6.arpa",
+    "9.e.f.ip6.arpa",
+    "a.e.f.ip6.arpa",
+    "b.e.f.ip6.arpa",
+    "8.b.d.0.1.0.0.2.ip6.arpa",
+];
+
+#[cfg(test)]
+#[path = "local_tests.rs"]
+mod tests;

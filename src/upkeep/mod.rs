@@ -1,0 +1,3 @@
+//! What goes on beside the way of a query: it keeps things as they should be, and no client waits for it.
+
+pub mod system;
