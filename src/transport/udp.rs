@@ -223,7 +223,7 @@ mod tests {
                 server.recv_from(&mut [0; 512]).await.unwrap().1.ip()
             });
         assert_eq!(from, IpAddr::from([127, 0, 0, 9]));
-        let nowhere = Endpoint::new(endpoint.address(), Some([192, 0, 2, 1].into()));
+        let nowhere = Endpoint::new(endpoint.address(), Some([198, 51, 100, 1].into()));
         assert_eq!(nowhere.ask_udp(&question, soon()).await, Err(Failure::Local));
     }
 
