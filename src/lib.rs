@@ -4,6 +4,7 @@ pub mod cache;
 pub mod clock;
 pub mod config;
 pub mod limits;
+pub mod driver;
 pub mod listen;
 pub mod observe;
 pub mod resolve;

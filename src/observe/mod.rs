@@ -1,5 +1,8 @@
 //! What can be seen from outside.
 
+pub mod event;
+pub mod metrics;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 

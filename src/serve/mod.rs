@@ -1,11 +1,45 @@
-//! The checklist of a query.
+//! The checklist of a query: **the first file to read**.
+//!
+//! Pure. [`Door::serve`] is bytes in, bytes out, time handed in: a list of questions in the order in which they
+//! matter, each of which may end the path.
+//!
+//! 1. Is it a query that can be looked at ([`crate::wire::query`])?
+//! 2. May this client ask, now ([`admit`])?
+//! 3. Is it a question that is never forwarded: another class, a meta type, ANY?
+//! 4. Do we own the answer ([`local`])?
+//! 5. Is it in the cache: fresh ▸ reply; stale ▸ reply or wait; failed of late ▸ say so?
+//! 6. Does the client want recursion at all?
+//! 7. Otherwise the question is open ([`Opening`]) and goes to the driver, with the group that [`route`] names.
+//!
+//! No lock that can be held for long, no allocation and no wait stands before a fresh answer, or a stale one.
 
 pub mod admit;
 pub mod local;
+pub mod reply;
+pub mod route;
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
+use crate::cache::entry::{Data, Entry, GroupStamp};
+use crate::cache::freshness::{StaleSettings, Standing};
+use crate::cache::front::Front;
+use crate::cache::key::{Key, NameBuffer, OwnedQuestion, Question, fold};
+use crate::cache::{Cache, key};
 use crate::clock::Moment;
+use crate::limits::STALE_RECHECK;
+use crate::observe::metrics::{Hot, Source};
+use crate::resolve::patience::{self, Circumstances};
+use crate::upstream::Outlook;
+use crate::upstream::group::Belief;
+use crate::wire::build::{self, Builder, Section};
+use crate::wire::edns::code;
+use crate::wire::query::{self, OwnedQuery, Query, Refusal};
+use crate::wire::{CLASS_IN, Ede, rcode, rtype};
+use admit::Admit;
+use local::Local;
+use route::Routes;
 
 /// How a query came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,3 +94,301 @@ pub trait Service: Send + 'static {
     /// `None` where the client has been answered.
     fn hand_over(&mut self, open: Self::Open, reply_to: Option<Box<dyn ReplyTo>>);
 }
+
+/// What the configuration says of a query's path. Immutable; replaced whole on reload.
+pub struct Policy {
+    /// Who may ask.
+    pub admit: Admit,
+    /// What is answered here.
+    pub local: Local,
+    /// Whose name it is.
+    pub routes: Routes,
+    /// The groups, by the index that `routes` gives.
+    pub groups: Vec<GroupPolicy>,
+    /// Do addresses turn on every hit?
+    pub rotate: bool,
+}
+
+/// What the path must know of a group.
+pub struct GroupPolicy {
+    /// Its name.
+    pub name: String,
+    /// Marks its answers.
+    pub stamp: GroupStamp,
+    /// Stale answers.
+    pub stale: StaleSettings,
+    /// What is believed of it.
+    pub outlook: Arc<Outlook>,
+}
+
+/// A question that is still open.
+pub struct Opening {
+    /// What is asked.
+    pub question: OwnedQuestion,
+    /// Its key.
+    pub key: Key,
+    /// The query, for its reply.
+    pub query: OwnedQuery,
+    /// Who asks.
+    pub client: Client,
+    /// The group that answers for the name.
+    pub group: GroupStamp,
+    /// Stale answers of that group.
+    pub stale_settings: StaleSettings,
+    /// What can be served where no fresh answer comes.
+    pub stale: Option<Arc<Entry>>,
+    /// When the client gets it.
+    pub stale_at: Moment,
+    /// When the query came.
+    pub received: Moment,
+}
+
+/// Where queries come in: one for each worker and each connection.
+pub struct Door {
+    policy: Arc<Policy>,
+    cache: Arc<Cache>,
+    front: Option<Front>,
+    counters: Arc<Hot>,
+    turn: u32,
+}
+
+/// How far the path went, for `explain` and for the counters.
+enum Path {
+    Done(usize, Source),
+    DoneAndAgain(usize, Box<Opening>),
+    Silence,
+    Open(Box<Opening>),
+}
+
+impl Door {
+    /// A door to `cache` under `policy`. Answers are counted in `counters`; only this door writes there if
+    /// [`Hot`] is of the kind for one writer.
+    pub fn new(policy: Arc<Policy>, cache: Arc<Cache>, front: Option<Front>, counters: Arc<Hot>) -> Self {
+        Self { policy, cache, front, counters, turn: 0 }
+    }
+
+    /// Replaces the policy.
+    pub fn set_policy(&mut self, policy: Arc<Policy>) {
+        self.policy = policy;
+    }
+
+    /// The counters.
+    pub fn counters(&self) -> &Arc<Hot> {
+        &self.counters
+    }
+
+    /// Answers a packet, or says that its question is still open. See [`Service::serve`].
+    pub fn serve(&mut self, packet: &[u8], client: Client, out: &mut [u8], now: Moment) -> Outcome<Box<Opening>> {
+        let (outcome, source, rcode) = match self.judge(packet, client, out, now) {
+            Path::Done(n, source) => (Outcome::Reply(n), source, Some(rcode_of(&out[..n]))),
+            Path::DoneAndAgain(n, open) => {
+                (Outcome::ReplyAndOpen(n, open), Source::Stale, Some(rcode_of(&out[..n])))
+            }
+            Path::Silence => (Outcome::Drop, Source::Dropped, None),
+            Path::Open(open) => return Outcome::Open(open),
+        };
+        self.counters.answered(client.transport, source, rcode, Duration::ZERO);
+        outcome
+    }
+
+    fn judge(&mut self, packet: &[u8], client: Client, out: &mut [u8], now: Moment) -> Path {
+        let query = match query::check(packet) {
+            Ok(query) => query,
+            Err(Refusal::Silence) => return Path::Silence,
+            Err(Refusal::HeaderOnly(rcode)) => {
+                return Path::Done(build::header_only(packet, rcode, out), Source::Refused);
+            }
+            Err(Refusal::BadVersion(question_end)) => {
+                return Path::Done(build::bad_version(packet, question_end, out), Source::Refused);
+            }
+        };
+        let limit = reply::limit(&query, client.transport).min(out.len());
+        let out = &mut out[..limit];
+        let refuse = |ede: u16, out: &mut [u8]| refused(query, Some(reply::ede(ede)), out);
+
+        if self.policy.admit.judge(client.address) != admit::Verdict::Allowed {
+            return refuse(code::PROHIBITED, out);
+        }
+        if self.policy.admit.rate(client.address, now) == admit::Rate::Over {
+            return refuse(code::OTHER, out);
+        }
+        if query.class() == CLASS_IN
+            && let Some(path) = never_forwarded(&query, packet, out)
+        {
+            return path;
+        }
+        self.turn = self.turn.wrapping_add(1);
+        let turn = if self.policy.rotate { self.turn } else { 0 };
+        if let Some(answer) = self.policy.local.answer(&query, &client, out, limit, turn) {
+            return Path::Done(answer.len, Source::Local);
+        }
+        if query.class() != CLASS_IN {
+            return refused(query, None, out);
+        }
+
+        let mut buffer: NameBuffer = [0; crate::limits::NAME_BYTES_MAX];
+        let question = Question {
+            name: fold(query.name(), &mut buffer),
+            qtype: query.qtype(),
+            dnssec_ok: query.dnssec_ok(),
+            cd: query.cd(),
+        };
+        let key = self.cache.key(&question);
+        let group = self.policy.routes.find(question.name).map(|i| &self.policy.groups[i]);
+        let due_before = self.cache.due_before();
+        let entry = match &mut self.front {
+            Some(front) => front.look(&self.cache, key, &question).cloned(),
+            None => self.cache.look(key, &question),
+        };
+        if let (Some(entry), Some(group)) = (&entry, group)
+            && let Some(data) = entry.data()
+            && data.group == group.stamp
+            && let Standing::Fresh { .. } = data.standing(group.stale.max_age, due_before, now)
+        {
+            return Path::Done(reply::fresh(&query, data, limit, turn, now, out), Source::Fresh);
+        }
+        if !query.rd() {
+            return refuse(code::NOT_AUTHORITATIVE, out);
+        }
+        let Some(group) = group else { return refused(query, Some(reply::ede(code::NOT_READY)), out) };
+        let asking = Asking { query, question, key, client, limit, turn, now };
+        Self::not_fresh(&self.cache, &self.counters, group, entry, asking, out)
+    }
+
+    /// The entry is stale, remembers a failure, or is not there.
+    fn not_fresh(
+        cache: &Cache,
+        counters: &Hot,
+        group: &GroupPolicy,
+        entry: Option<Arc<Entry>>,
+        asking: Asking<'_>,
+        out: &mut [u8],
+    ) -> Path {
+        let Asking { query, question, limit, turn, now, .. } = asking;
+        let due_before = cache.due_before();
+        let healings = group.outlook.healings();
+        let belief = group.outlook.belief();
+        let failure = entry.as_ref().and_then(|e| e.failure(healings, now));
+        let stale = servable(entry, group, due_before, now).or_else(|| {
+            // What was validated may serve who asks without validation, once it is all there is.
+            let validated = Question { cd: false, ..question };
+            let other = question.cd.then(|| cache.look(cache.key(&validated), &validated)).flatten();
+            servable(other, group, due_before, now)
+        });
+        let Some((entry, past)) = stale else {
+            return match failure {
+                Some(failure) => {
+                    let n = reply::error(
+                        query,
+                        rcode::SERVFAIL,
+                        Some(reply::ede(code::CACHED_ERROR)),
+                        &failure.kept_edes,
+                        out,
+                    );
+                    Path::Done(n, Source::Failed)
+                }
+                None => Path::Open(asking.open(group, None, Moment::NEVER)),
+            };
+        };
+        let ttl = entry.data().map_or(0, |d| d.ttl);
+        let wait = patience::wait(Circumstances {
+            belief,
+            failed_of_late: failure.is_some(),
+            patience: group.outlook.patience(),
+            past,
+            ttl,
+        });
+        if wait > Duration::ZERO {
+            return Path::Open(asking.open(group, Some(entry), now + wait));
+        }
+        let Some(data) = entry.data() else { return Path::Silence };
+        let (n, past) = reply::stale(&query, data, &group.stale, due_before, limit, turn, now, out);
+        counters.stale_age(past);
+        // Behind the stale answer the name is asked again: not while its failure is remembered, and one name at most
+        // every 30 s while the group is not believed healthy.
+        let again = failure.is_none() && (belief == Belief::Healthy || entry.claim_asking(STALE_RECHECK, now));
+        if again {
+            Path::DoneAndAgain(n, asking.open(group, Some(entry), Moment::NEVER))
+        } else {
+            Path::Done(n, Source::Stale)
+        }
+    }
+}
+
+/// One question on its way, for the steps behind the fresh answer.
+struct Asking<'q> {
+    query: Query<'q>,
+    question: Question<'q>,
+    key: Key,
+    client: Client,
+    limit: usize,
+    turn: u32,
+    now: Moment,
+}
+
+impl Asking<'_> {
+    fn open(&self, group: &GroupPolicy, stale: Option<Arc<Entry>>, stale_at: Moment) -> Box<Opening> {
+        Box::new(Opening {
+            question: self.question.to_owned(),
+            key: self.key,
+            query: self.query.to_owned(),
+            client: self.client,
+            group: group.stamp,
+            stale_settings: group.stale,
+            stale,
+            stale_at,
+            received: self.now,
+        })
+    }
+}
+
+/// The entry and how far past its TTL it is, where it may be served although it is not fresh. Of another group's
+/// answers the negative ones are void, and the positive ones count as expired.
+fn servable(
+    entry: Option<Arc<Entry>>,
+    group: &GroupPolicy,
+    due_before: Moment,
+    now: Moment,
+) -> Option<(Arc<Entry>, Duration)> {
+    let entry = entry?;
+    let data: &Data = entry.data()?;
+    if data.group != group.stamp && data.kind.is_negative() {
+        return None;
+    }
+    let past = match data.standing(group.stale.max_age, due_before, now) {
+        Standing::Fresh { .. } if group.stale.max_age.is_zero() => return None,
+        Standing::Fresh { .. } => Duration::ZERO,
+        Standing::Stale { past } => past,
+        Standing::Gone => return None,
+    };
+    Some((entry, past))
+}
+
+/// Types that are answered here whatever the name (RULES "A question"): OPT as a type is FORMERR, transfers and the
+/// meta types beside them are refused, ANY gets HINFO (RFC 8482 §4.2).
+fn never_forwarded(query: &Query<'_>, packet: &[u8], out: &mut [u8]) -> Option<Path> {
+    match query.qtype() {
+        rtype::OPT => Some(Path::Done(build::header_only(packet, rcode::FORMERR, out), Source::Refused)),
+        249..=254 => Some(refused(*query, None, out)),
+        rtype::ANY => {
+            let mut builder = Builder::new(*query, rcode::NOERROR, None, &[], out);
+            builder.record(Section::Answer, rtype::HINFO, CLASS_IN, ANY_TTL, b"\x07RFC8482\x00");
+            Some(Path::Done(builder.finish(), Source::Local))
+        }
+        _ => None,
+    }
+}
+
+/// TTL of the HINFO record that ANY gets, in seconds: RFC 8482 §4.2 leaves it to the operator.
+const ANY_TTL: u32 = 3600;
+
+fn refused(query: Query<'_>, ede: Option<Ede>, out: &mut [u8]) -> Path {
+    Path::Done(reply::error(query, rcode::REFUSED, ede, &[], out), Source::Refused)
+}
+
+fn rcode_of(reply: &[u8]) -> u16 {
+    u16::from(reply[3] & 15)
+}
+
+/// The key's types, for those who open questions by themselves.
+pub use key::Keys;

@@ -1,0 +1,513 @@
+//! Carries out what the machines decide: `loop { wait → apply }`.
+//!
+//! Not pure: tokio tasks, sockets, the clock. Nothing is decided here. An [`Opening`] becomes a pursuit, or joins one
+//! that is under way; one task drives each pursuit: it takes its steps, asks servers through the transport, has
+//! replies vetted, stores, answers those who wait.
+//!
+//! - A [`Cell`] is a group with its servers' endpoints. Its lock is held for one call of the pure core, and what the
+//!   call changed is published ([`Outlook`]) and logged after it.
+//! - Locks are taken in the order joins → pursuit → group, and none across an await.
+//! - A local refusal (no room, too many of one client) is answered, neither stored nor evidence.
+//! - A task that panics ends the process: release builds abort, and the daemon's panic hook does so in others.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+use crate::cache::Cache;
+use crate::cache::entry::{Entry, Failure, GroupStamp};
+use crate::cache::freshness::{StaleSettings, failure_span};
+use crate::cache::key::{Key, Question};
+use crate::clock::{self, Moment};
+use crate::limits::WAITERS_PER_PURSUIT_MAX;
+use crate::observe::event::{self, Event};
+use crate::observe::metrics::{Hot, Source};
+use crate::resolve::join::Joins;
+use crate::resolve::pursuit::{Answer, Ask, AttemptId, Brief, Failed, Pursuit, Step, Waiter};
+use crate::resolve::vet::{self, Fault, Terms, Verdict};
+use crate::serve::admit::{ClientKey, client_of};
+use crate::serve::{Client, Opening, ReplyTo, Transport, reply};
+use crate::transport::{Asked, Endpoint, Failure as Unanswered};
+use crate::upstream::bulkhead::Permit;
+use crate::upstream::group::Change;
+use crate::upstream::{ClientHash, Group, GroupSettings, Outlook, Protocol, ServerId, ZoneHash};
+use crate::wire::edns::{self, code};
+use crate::wire::query::OwnedQuery;
+use crate::wire::{build, rcode};
+
+/// A group and the way to its servers.
+pub struct Cell {
+    /// Marks its answers.
+    pub stamp: GroupStamp,
+    /// What the hit path sees of it.
+    pub outlook: Arc<Outlook>,
+    group: Mutex<Group>,
+    endpoints: Vec<Endpoint>,
+    faults: Vec<[AtomicU64; Fault::ALL.len()]>,
+}
+
+impl Cell {
+    /// A cell over `group`, which nobody else holds.
+    pub fn new(stamp: GroupStamp, group: Group) -> Self {
+        let source = group.settings().source;
+        let endpoints: Vec<Endpoint> =
+            group.servers().iter().map(|s| Endpoint::new(s.settings.address, source)).collect();
+        let outlook = Arc::new(Outlook::default());
+        outlook.publish(&group);
+        let faults = endpoints.iter().map(|_| Default::default()).collect();
+        Self { stamp, outlook, group: Mutex::new(group), endpoints, faults }
+    }
+
+    /// Calls `f` with the group; what changed is published and logged.
+    pub fn with<T>(&self, f: impl FnOnce(&mut Group) -> T) -> T {
+        let mut group = lock(&self.group);
+        let result = f(&mut group);
+        self.conclude(&mut group);
+        result
+    }
+
+    fn conclude(&self, group: &mut Group) {
+        self.outlook.publish(group);
+        for change in group.take_changes() {
+            announce(change, group);
+        }
+    }
+
+    /// The way to a server.
+    pub fn endpoint(&self, id: ServerId) -> &Endpoint {
+        &self.endpoints[usize::from(id.0)]
+    }
+
+    /// How often attempts on a server ended in each fault, by [`Fault::ALL`].
+    pub fn faults(&self, id: ServerId) -> [u64; Fault::ALL.len()] {
+        self.faults[usize::from(id.0)].each_ref().map(|n| n.load(Ordering::Relaxed))
+    }
+
+    fn count(&self, id: ServerId, fault: Fault) {
+        self.faults[usize::from(id.0)][fault as usize].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn announce(change: Change, group: &Group) {
+    let name = group.settings().name.clone();
+    let server = |id: ServerId| group.server(id).settings.name.clone();
+    event::report(match change {
+        Change::Silent(id) => Event::ServerSilent { group: name, server: server(id) },
+        Change::Spoke(id) => Event::ServerSpoke { group: name, server: server(id) },
+        Change::Down(id, by) => Event::ServerDown {
+            group: name,
+            server: server(id),
+            reason: by.word(),
+            last_answer_ago: group.server(id).answered_at().map(|at| clock::now().since(at)),
+        },
+        Change::Up(id) => Event::ServerUp { group: name, server: server(id) },
+        Change::Shift(shift) => {
+            Event::TierShift { group: name, from: shift.from + 1, to: shift.to + 1, why: shift.why.word() }
+        }
+        Change::Dark => Event::GroupDark { group: name },
+        Change::Healed => Event::GroupHealed { group: name },
+    });
+}
+
+/// Bounds that the driver keeps for clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientBounds {
+    /// Bits of an IPv4 and of an IPv6 address that make one client.
+    pub prefix: (u8, u8),
+    /// Questions of one client that wait at once.
+    pub in_flight: u32,
+}
+
+/// The way to one waiting client, and its query.
+struct Way {
+    query: OwnedQuery,
+    client: Client,
+    reply_to: Box<dyn ReplyTo>,
+    received: Moment,
+    stale: StaleSettings,
+    slot: Option<ClientKey>,
+}
+
+/// A pursuit under way.
+struct Running {
+    cell: Arc<Cell>,
+    key: Key,
+    pursuit: Mutex<Pursuit<Way>>,
+    joined: Notify,
+}
+
+/// What carries questions out.
+pub struct Driver {
+    cache: Arc<Cache>,
+    counters: Arc<Hot>,
+    cells: RwLock<HashMap<GroupStamp, Arc<Cell>>>,
+    joins: Mutex<Joins<Arc<Running>>>,
+    bounds: Mutex<(ClientBounds, Vec<ipnet::IpNet>)>,
+    clients: Mutex<HashMap<ClientKey, u32>>,
+    turn: AtomicU64,
+}
+
+/// What the queue to the driver carries.
+pub type HandedOver = (Box<Opening>, Option<Box<dyn ReplyTo>>);
+
+impl Driver {
+    /// A driver over `cache`. `counters` is of the kind for many writers.
+    pub fn new(cache: Arc<Cache>, counters: Arc<Hot>, bounds: ClientBounds, own: Vec<ipnet::IpNet>) -> Self {
+        Self {
+            cache,
+            counters,
+            cells: RwLock::default(),
+            joins: Mutex::default(),
+            bounds: Mutex::new((bounds, own)),
+            clients: Mutex::default(),
+            turn: AtomicU64::new(0),
+        }
+    }
+
+    /// Replaces the cells and the bounds. Pursuits under way end with the cell that they began with.
+    pub fn set_cells(&self, cells: &[Arc<Cell>], bounds: ClientBounds, own: Vec<ipnet::IpNet>) {
+        *self.cells.write().unwrap_or_else(PoisonError::into_inner) =
+            cells.iter().map(|c| (c.stamp, c.clone())).collect();
+        *lock(&self.bounds) = (bounds, own);
+    }
+
+    /// Takes open questions from the workers until the queue's other ends are gone.
+    pub async fn run(self: Arc<Self>, mut queue: mpsc::Receiver<HandedOver>) {
+        while let Some((opening, reply_to)) = queue.recv().await {
+            self.open(*opening, reply_to);
+        }
+    }
+
+    /// Takes one open question. Called within the tokio runtime; never waits.
+    pub fn open(self: &Arc<Self>, opening: Opening, reply_to: Option<Box<dyn ReplyTo>>) {
+        let now = clock::now();
+        let Some(way) = self.way(&opening, reply_to) else { return };
+        let cell = self.cells.read().unwrap_or_else(PoisonError::into_inner).get(&opening.group).cloned();
+        let Some(cell) = cell else {
+            return self.refuse(way, opening.stale, code::NOT_READY, now);
+        };
+        let question = opening.question.view();
+        let waiter = way.map(|way| Waiter {
+            way,
+            deadline: opening.received + cell.with(|g| g.settings().deadline),
+            stale_at: opening.stale_at,
+        });
+
+        let mut joins = lock(&self.joins);
+        if let Some(running) = joins.find(opening.key, &question) {
+            let mut pursuit = lock(&running.pursuit);
+            if pursuit.is_open() {
+                match waiter {
+                    Some(w) if pursuit.waiter_count() >= WAITERS_PER_PURSUIT_MAX => {
+                        drop((pursuit, joins));
+                        self.refuse(Some(w.way), opening.stale, code::OTHER, now);
+                    }
+                    Some(w) => {
+                        pursuit.join(w);
+                        drop(pursuit);
+                        running.joined.notify_one();
+                    }
+                    None => {}
+                }
+                return;
+            }
+        }
+        let zone = ZoneHash::of(question.name);
+        let admitted = cell.with(|g| {
+            if g.servers().is_empty() || g.is_dark() && !g.allows_in_the_dark(now) {
+                return Err(code::NO_REACHABLE_AUTHORITY);
+            }
+            g.enter(zone).map_err(|_| code::OTHER)
+        });
+        let permit = match admitted {
+            Ok(permit) => permit,
+            Err(ede) => {
+                drop(joins);
+                return self.refuse(waiter.map(|w| w.way), opening.stale, ede, now);
+            }
+        };
+        let brief = Brief {
+            question: opening.question.clone(),
+            client: ClientHash::of(opening.client.address),
+            group: cell.stamp,
+            stale: opening.stale,
+            refresh: waiter.is_none(),
+        };
+        let mut pursuit = cell.with(|g| Pursuit::new(brief, g, now));
+        if let Some(w) = waiter {
+            pursuit.join(w);
+        }
+        let running =
+            Arc::new(Running { cell, key: opening.key, pursuit: Mutex::new(pursuit), joined: Notify::new() });
+        joins.open(opening.key, &opening.question.view(), running.clone());
+        drop(joins);
+        tokio::spawn(self.clone().pursue(running, permit));
+    }
+
+    /// The way back, with the client's slot taken; `None` (answered already) where the client has too many waiting.
+    #[expect(clippy::option_option, reason = "the outer is whether to go on, the inner whether anybody waits")]
+    fn way(&self, opening: &Opening, reply_to: Option<Box<dyn ReplyTo>>) -> Option<Option<Way>> {
+        let Some(reply_to) = reply_to else { return Some(None) };
+        let slot = self.take_slot(opening.client.address);
+        let full = slot == Slot::Full;
+        let way = Way {
+            query: opening.query.clone(),
+            client: opening.client,
+            reply_to,
+            received: opening.received,
+            stale: opening.stale_settings,
+            slot: if let Slot::Taken(key) = slot { Some(key) } else { None },
+        };
+        if full {
+            self.refuse(Some(way), opening.stale.clone(), code::OTHER, clock::now());
+            return None;
+        }
+        Some(Some(way))
+    }
+
+    fn take_slot(&self, address: IpAddr) -> Slot {
+        let (prefix, most) = {
+            let bounds = lock(&self.bounds);
+            if address.is_loopback() || bounds.1.iter().any(|n| n.addr() == address) {
+                return Slot::Unbound;
+            }
+            (bounds.0.prefix, bounds.0.in_flight)
+        };
+        let key = client_of(address, prefix);
+        let mut clients = lock(&self.clients);
+        let held = clients.entry(key).or_default();
+        if *held >= most {
+            return Slot::Full;
+        }
+        *held += 1;
+        Slot::Taken(key)
+    }
+
+    fn give_slot(&self, slot: Option<ClientKey>) {
+        let Some(key) = slot else { return };
+        let mut clients = lock(&self.clients);
+        if let Some(held) = clients.get_mut(&key) {
+            *held -= 1;
+            if *held == 0 {
+                clients.remove(&key);
+            }
+        }
+    }
+
+    /// A limit of our own: the stale answer where there is one, else SERVFAIL. Neither stored nor evidence.
+    fn refuse(&self, way: Option<Way>, stale: Option<Arc<Entry>>, ede: u16, now: Moment) {
+        let Some(way) = way else { return };
+        let answer = match stale {
+            Some(entry) => Answer::Stale(entry),
+            None => Answer::Failed { ede, kept_edes: [].into() },
+        };
+        let mut out = Vec::new();
+        self.answer(way, &answer, &mut out, now);
+    }
+
+    /// Drives one pursuit to its end.
+    async fn pursue(self: Arc<Self>, running: Arc<Running>, permit: Permit) {
+        let mut permit = Some(permit);
+        let mut asking: FuturesUnordered<Asking> = FuturesUnordered::new();
+        loop {
+            let (steps, is_open) = self.steps(&running);
+            let mut wake = None;
+            let mut out = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Ask(ask) => asking.push(self.ask(&running, ask)),
+                    Step::Reply(ways, answer) => {
+                        ways.into_iter().for_each(|w| self.answer(w, &answer, &mut out, clock::now()));
+                    }
+                    Step::Keep(entry) => self.keep(&running, entry),
+                    Step::Remember(failed) => self.remember(&running, failed),
+                    Step::Wait(at) => wake = Some(at),
+                    Step::Done => {}
+                }
+            }
+            if !is_open && let Some(permit) = permit.take() {
+                lock(&self.joins).close(running.key, |r| Arc::ptr_eq(r, &running));
+                running.cell.with(|g| g.leave(permit));
+            }
+            let Some(wake) = wake else { break };
+            tokio::select! {
+                Some((attempt, server, verdict)) = asking.next(), if !asking.is_empty() => {
+                    if let Verdict::Fault(fault) = &verdict {
+                        running.cell.count(server, *fault);
+                    }
+                    let mut pursuit = lock(&running.pursuit);
+                    running.cell.with(|g| pursuit.on_verdict(attempt, verdict, g, clock::now()));
+                }
+                () = running.joined.notified() => {}
+                () = tokio::time::sleep(clock::now().until(wake)) => {}
+            }
+        }
+        let mut pursuit = lock(&running.pursuit);
+        running.cell.with(|g| pursuit.give_up(g, clock::now()));
+    }
+
+    /// Everything that is to be done now.
+    fn steps(&self, running: &Running) -> (Vec<Step<Way>>, bool) {
+        let mut pursuit = lock(&running.pursuit);
+        let now = clock::now();
+        let steps = running.cell.with(|group| {
+            let mut steps = Vec::new();
+            loop {
+                let step = pursuit.next(group, &mut rand::random::<f64>, now);
+                let last = matches!(step, Step::Wait(_) | Step::Done);
+                steps.push(step);
+                if last {
+                    return steps;
+                }
+            }
+        });
+        (steps, pursuit.is_open())
+    }
+
+    fn ask(&self, running: &Arc<Running>, ask: Ask) -> Asking {
+        let running = running.clone();
+        Box::pin(async move {
+            let question = lock(&running.pursuit).question().to_owned();
+            let verdict = ask_once(&running.cell, &question.view(), ask).await;
+            (ask.attempt, ask.server, verdict)
+        })
+    }
+
+    fn keep(&self, running: &Running, entry: Arc<Entry>) {
+        let question = lock(&running.pursuit).question().to_owned();
+        let max_age = running.cell.with(|g| g.settings().stale.max_age);
+        self.cache.keep(running.key, &question.view(), entry, max_age, clock::now());
+    }
+
+    fn remember(&self, running: &Running, failed: Failed) {
+        let question = lock(&running.pursuit).question().to_owned();
+        let now = clock::now();
+        let healings = running.cell.outlook.healings();
+        let before = self.cache.look(running.key, &question.view()).map_or(0, |e| e.failures_in_a_row(healings));
+        let failure = Failure {
+            until: now + failure_span(before + 1),
+            count: before + 1,
+            healings,
+            ede: failed.ede,
+            kept_edes: edns::with_code(failed.ede, &failed.kept_edes),
+        };
+        self.cache.fail(running.key, &question.view(), failure);
+    }
+
+    /// Sends one waiter its answer and counts it.
+    fn answer(&self, way: Way, answer: &Answer, out: &mut Vec<u8>, now: Moment) {
+        let query = way.query.view();
+        let limit = reply::limit(&query, way.client.transport);
+        out.resize(limit.max(out.len()), 0);
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) as u32;
+        let out = &mut out[..limit];
+        let failed = |ede: u16, kept: &[u8], out: &mut [u8]| {
+            reply::error(query, rcode::SERVFAIL, Some(reply::ede(ede)), kept, out)
+        };
+        let (n, source) = match answer {
+            Answer::Fresh(entry) | Answer::Stale(entry) if entry.data().is_none() => {
+                (failed(code::OTHER, &[], out), Source::Failed)
+            }
+            Answer::Fresh(entry) => {
+                let n = entry.data().map_or(0, |d| reply::fresh(&query, d, limit, turn, now, out));
+                (n, Source::Upstream)
+            }
+            Answer::Stale(entry) => {
+                let due = self.cache.due_before();
+                let (n, past) = entry
+                    .data()
+                    .map_or((0, Default::default()), |d| reply::stale(&query, d, &way.stale, due, limit, turn, now, out));
+                self.counters.stale_age(past);
+                (n, Source::Stale)
+            }
+            Answer::Failed { ede, kept_edes } => (failed(*ede, kept_edes, out), Source::Failed),
+            Answer::Truncated if way.client.transport == Transport::Udp => {
+                (reply::truncated(query, out), Source::Upstream)
+            }
+            Answer::Truncated => (failed(code::INVALID_DATA, &[], out), Source::Failed),
+        };
+        let rcode = u16::from(out[3] & 15);
+        self.counters.answered(way.client.transport, source, Some(rcode), now.since(way.received));
+        self.give_slot(way.slot);
+        way.reply_to.send(&out[..n]);
+    }
+
+    /// Pursuits that can be joined.
+    pub fn pursuits(&self) -> usize {
+        lock(&self.joins).len()
+    }
+}
+
+#[derive(PartialEq)]
+enum Slot {
+    Unbound,
+    Taken(ClientKey),
+    Full,
+}
+
+type Asking = Pin<Box<dyn Future<Output = (AttemptId, ServerId, Verdict)> + Send>>;
+
+/// Asks one server once and has its reply vetted.
+async fn ask_once(cell: &Cell, question: &Question<'_>, ask: Ask) -> Verdict {
+    let (protocol, trust_ad, ttl) = cell.with(|g| {
+        let s = &g.server(ask.server).settings;
+        (if ask.over_tcp { Protocol::Tcp } else { s.protocol }, s.trust_ad, g.settings().ttl)
+    });
+    let asked = Asked {
+        name: question.name.into(),
+        qtype: question.qtype,
+        packet: build::question(question.name, question.qtype, question.dnssec_ok, question.cd, ask.with_edns),
+    };
+    let deadline = Instant::now() + clock::now().until(ask.until);
+    match cell.endpoint(ask.server).ask(protocol, &asked, deadline).await {
+        Ok(received) => {
+            let terms = Terms {
+                over_tcp: received.over_tcp,
+                with_edns: ask.with_edns,
+                trust_ad,
+                ttl,
+                wall: clock::wall(),
+            };
+            vet::vet(&received.bytes, question, terms, clock::now())
+        }
+        Err(failure) => unanswered(failure, ask.with_edns),
+    }
+}
+
+/// What the transport's failure means to a pursuit.
+pub fn unanswered(failure: Unanswered, with_edns: bool) -> Verdict {
+    Verdict::Fault(match failure {
+        Unanswered::Refused => Fault::PortClosed,
+        Unanswered::Unreachable => Fault::Unreachable,
+        Unanswered::TimedOut => Fault::TimedOut,
+        Unanswered::Mismatched => Fault::Mismatched,
+        Unanswered::HeaderOnly(rcode::FORMERR | rcode::NOTIMP) if with_edns => return Verdict::NoEdns,
+        Unanswered::HeaderOnly(rcode::SERVFAIL) => Fault::ServFail,
+        Unanswered::HeaderOnly(_) => Fault::Refused,
+        Unanswered::Closed => Fault::Closed,
+        Unanswered::Local => Fault::Local,
+    })
+}
+
+/// A group's cell under new settings, with what the old one learned where a server of it stays.
+pub fn adopt(settings: GroupSettings, old: Option<&Cell>, fresh_stamp: GroupStamp, now: Moment) -> Cell {
+    match old {
+        None => Cell::new(fresh_stamp, Group::new(settings, now)),
+        Some(old) => {
+            let (group, any) = Group::adopt(settings, &mut lock(&old.group), now);
+            Cell::new(if any { old.stamp } else { fresh_stamp }, group)
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
