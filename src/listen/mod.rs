@@ -1,5 +1,9 @@
 //! Sockets, and the loops that read them.
 
+pub mod alone;
+pub mod mmsg;
+pub mod socket;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
