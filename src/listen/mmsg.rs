@@ -4,7 +4,7 @@
 //! a socket, the worker reads [`Batch::question`] and says [`Batch::set_reply`], [`Batch::send`] gives the replies out
 //! by the same socket. [`send_one`] is for a reply that comes later.
 //!
-//! - Nothing waits: both calls are MSG_DONTWAIT, and a full send buffer is waited for [`SEND_RETRIES`] times 1 ms at
+//! - Nothing waits: both calls are MSG_DONTWAIT, and a full send buffer is waited for `SEND_RETRIES` times 1 ms at
 //!   most; then what is left of the batch is lost, as UDP may lose it.
 //! - Nothing is allocated after [`Batch::new`].
 //! - A reply leaves from the address that was asked, message by message, where the socket tells it

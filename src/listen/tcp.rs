@@ -1,7 +1,7 @@
-//! The TCP listeners: accept, give a seat, [converse].
+//! The TCP listeners: accept, give a seat, let the two talk.
 //!
 //! An accept loop for each address and a task for each connection, on tokio. Bounds are in [`super::seats`], what a
-//! connection may do in [`super::connection`].
+//! connection may do in `connection`.
 //!
 //! - Out of file descriptors (EMFILE, ENFILE) or memory: the longest idle connection is ended and the loop pauses for
 //!   [`ACCEPT_PAUSE`]. Without a pause it would turn at full speed, since the connection stays in the queue.
