@@ -1,0 +1,640 @@
+//! One TCP connection: questions in, replies out, each when it is ready (RFC 7766 §6.2.1.1, §7).
+//!
+//! Framing (RFC 1035 §4.2.2) is hickory-net's `TcpStream`. It bounds nothing by itself, so it reads and writes through
+//! a [`Paced`] stream that sees when a message begins and when all is written, and that can hold reading back. With
+//! that:
+//!
+//! - At most [`TCP_PIPELINE_MAX`] questions are under way; reading pauses there. hickory reads nothing while it has
+//!   something to write, so that questions under way and replies that wait to be written are no more together.
+//! - A message that has begun is read whole within [`TCP_MESSAGE_DEADLINE`], a reply written within the same, else
+//!   the connection is closed. The time that a client does not read does not count against what it writes.
+//! - Without a question under way it is closed after [`TCP_IDLE`]; with one, after [`UNDER_WAY_MAX`] without a reply.
+//! - An empty message, or bytes that end within one, close it. A client that has ended its side gets its replies.
+//! - At the end of the process, what is under way is answered and nothing more is read.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use hickory_net::proto::op::SerialMessage;
+use hickory_net::runtime::iocompat::AsyncIoTokioAsStd;
+use hickory_net::tcp::TcpStream;
+use hickory_net::{BufDnsStreamHandle, DnsStreamHandle};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::seats::Seat;
+use crate::clock;
+use crate::limits::{MESSAGE_BYTES_MAX, TCP_IDLE, TCP_MESSAGE_DEADLINE, TCP_PIPELINE_MAX};
+use crate::serve::{Client, Outcome, ReplyTo, Service, Transport};
+
+/// Serves `stream` until it ends, by the client's will, a deadline, or since `ending` turned true.
+pub async fn converse<IO, S>(stream: IO, peer: SocketAddr, service: S, seat: Seat, mut ending: watch::Receiver<bool>)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static,
+    S: Service,
+{
+    let pace = Shared::default();
+    let paced = AsyncIoTokioAsStd(Paced { stream, pace: pace.clone() });
+    let (mut frames, writer) = TcpStream::from_stream_with_buffer_size(paced, peer, TCP_PIPELINE_MAX);
+    let (reply_to, mut replies) = mpsc::channel(TCP_PIPELINE_MAX);
+    let mut talk = Talk { service, peer, writer, reply_to, under_way: 0, closing: false, pace: pace.clone() };
+    let mut timer = pin!(sleep_until(Instant::now() + TCP_IDLE));
+    let mut ended = pin!(async move {
+        // A sender that is gone is an end as well.
+        let _ = ending.wait_for(|&ending| ending).await;
+    });
+    loop {
+        let (under_way, closing) = (talk.under_way, talk.closing);
+        let event = poll_fn(|cx| {
+            if let Poll::Ready(Some(reply)) = replies.poll_recv(cx) {
+                return Poll::Ready(Event::Answered(reply));
+            }
+            match frames.poll_next_unpin(cx) {
+                Poll::Ready(Some(Ok(message))) => return Poll::Ready(Event::Asked(message.into_parts().0)),
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Event::Over),
+                Poll::Ready(None) => return Poll::Ready(Event::Closing),
+                Poll::Pending => {}
+            }
+            if !closing && ended.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Event::Closing);
+            }
+            let (idle, deadline) = {
+                let pace = pace.lock();
+                (under_way == 0 && pace.all_written, pace.deadline(under_way))
+            };
+            if idle && closing {
+                return Poll::Ready(Event::Over);
+            }
+            if idle {
+                seat.idle()
+            } else {
+                seat.busy()
+            }
+            if timer.deadline() != deadline {
+                timer.as_mut().reset(deadline);
+            }
+            timer.as_mut().poll(cx).map(|()| Event::Over)
+        })
+        .await;
+        let goes_on = match event {
+            Event::Answered(reply) => talk.on_answered(reply),
+            Event::Asked(question) => talk.on_asked(&question),
+            Event::Closing => {
+                talk.on_closing();
+                true
+            }
+            Event::Over => false,
+        };
+        if !goes_on {
+            return;
+        }
+    }
+}
+
+enum Event {
+    /// A question under way has its reply, or never will have one.
+    Answered(Option<Vec<u8>>),
+    /// A whole message came.
+    Asked(Vec<u8>),
+    /// Nothing more is read.
+    Closing,
+    /// The stream is broken, finished or late.
+    Over,
+}
+
+struct Talk<S> {
+    service: S,
+    peer: SocketAddr,
+    writer: BufDnsStreamHandle,
+    /// Each question under way sends exactly one message by this: there is always room.
+    reply_to: mpsc::Sender<Option<Vec<u8>>>,
+    /// At most [`TCP_PIPELINE_MAX`].
+    under_way: usize,
+    closing: bool,
+    pace: Shared,
+}
+
+impl<S: Service> Talk<S> {
+    /// Says whether the connection goes on.
+    fn on_answered(&mut self, reply: Option<Vec<u8>>) -> bool {
+        self.under_way -= 1;
+        self.pace().last_event = Instant::now();
+        self.pace_reading();
+        reply.is_none_or(|reply| self.write(reply))
+    }
+
+    fn on_asked(&mut self, question: &[u8]) -> bool {
+        self.pace().on_read_whole();
+        self.service.begin_batch();
+        let client = Client { address: self.peer.ip().to_canonical(), transport: Transport::Tcp };
+        // One room for replies a thread: `serve` does not wait, so it is never wanted twice.
+        let (outcome, reply) = ROOM.with_borrow_mut(|room| {
+            let outcome = self.service.serve(question, client, room, clock::now());
+            let reply = match outcome {
+                Outcome::Reply(bytes) | Outcome::ReplyAndOpen(bytes, _) => room.get(..bytes).map(<[u8]>::to_vec),
+                Outcome::Drop | Outcome::Open(_) => None,
+            };
+            (outcome, reply)
+        });
+        if !reply.is_none_or(|reply| self.write(reply)) {
+            return false;
+        }
+        match outcome {
+            Outcome::Reply(_) | Outcome::Drop => {}
+            Outcome::ReplyAndOpen(_, open) => self.service.hand_over(open, None),
+            Outcome::Open(open) => {
+                self.under_way += 1;
+                self.pace_reading();
+                let way_back = WayBack { to: Some(self.reply_to.clone()) };
+                self.service.hand_over(open, Some(Box::new(way_back)));
+            }
+        }
+        true
+    }
+
+    fn on_closing(&mut self) {
+        self.closing = true;
+        self.pace_reading();
+        // What is read by half is not read on; that is not the client's delay.
+        self.pace().read_began = None;
+    }
+
+    fn write(&mut self, reply: Vec<u8>) -> bool {
+        // A longer one would be framed with a wrong length.
+        if reply.is_empty() || reply.len() > MESSAGE_BYTES_MAX {
+            return true;
+        }
+        self.pace().all_written = false;
+        self.writer.send(SerialMessage::new(reply, self.peer)).is_ok()
+    }
+
+    fn pace_reading(&self) {
+        self.pace().reading_rests = self.closing || self.under_way >= TCP_PIPELINE_MAX;
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock()
+    }
+}
+
+/// The way back of one question under way. It sends exactly one message, `None` if it is dropped unsent.
+struct WayBack {
+    to: Option<mpsc::Sender<Option<Vec<u8>>>>,
+}
+
+impl ReplyTo for WayBack {
+    fn send(mut self: Box<Self>, reply: &[u8]) {
+        if let Some(to) = self.to.take() {
+            // It fails where the connection is over, alone.
+            let _ = to.try_send(Some(reply.to_vec()));
+        }
+    }
+}
+
+impl Drop for WayBack {
+    fn drop(&mut self) {
+        if let Some(to) = self.to.take() {
+            let _ = to.try_send(None);
+        }
+    }
+}
+
+/// What a connection is at.
+struct Pace {
+    /// Nothing is read for the time being.
+    reading_rests: bool,
+    /// Since when a message is read that is not whole.
+    read_began: Option<Instant>,
+    /// Since when a reply is written that is not out.
+    write_began: Option<Instant>,
+    /// The client let a write wait since the last flush.
+    write_waited: bool,
+    /// No reply waits to be written: hickory turns to reading only then.
+    all_written: bool,
+    /// When something last came to its end: a message read or written, a question answered.
+    last_event: Instant,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            reading_rests: false,
+            read_began: None,
+            write_began: None,
+            write_waited: false,
+            all_written: true,
+            last_event: Instant::now(),
+        }
+    }
+}
+
+impl Pace {
+    /// When the connection is closed if nothing happens.
+    fn deadline(&self, under_way: usize) -> Instant {
+        match (self.write_began, self.read_began) {
+            (Some(began), _) | (None, Some(began)) => began + TCP_MESSAGE_DEADLINE,
+            (None, None) if under_way == 0 => self.last_event + TCP_IDLE,
+            (None, None) => self.last_event + UNDER_WAY_MAX,
+        }
+    }
+
+    fn on_read_whole(&mut self) {
+        self.read_began = None;
+        self.last_event = Instant::now();
+    }
+
+    fn on_flushed(&mut self) {
+        let now = Instant::now();
+        if self.write_waited && self.read_began.is_some() {
+            self.read_began = Some(now);
+        }
+        (self.write_began, self.write_waited, self.last_event) = (None, false, now);
+    }
+}
+
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Pace>>);
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Pace> {
+        // One task holds it, for a moment, and nothing panics there.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A stream that notes what hickory's framing does on it.
+struct Paced<IO> {
+    stream: IO,
+    pace: Shared,
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Paced<IO> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        {
+            let mut pace = self.pace.lock();
+            pace.all_written = true;
+            if pace.reading_rests {
+                // What ends the rest is an event of the same task, which polls again after each.
+                return Poll::Pending;
+            }
+        }
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if polled.is_ready() && buf.filled().len() > before {
+            self.pace.lock().read_began.get_or_insert_with(Instant::now);
+        }
+        polled
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> Paced<IO> {
+    fn note_write(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let mut pace = self.pace.lock();
+        pace.write_began.get_or_insert_with(Instant::now);
+        match polled {
+            Poll::Pending => pace.write_waited = true,
+            // hickory would try again without end.
+            Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Poll::Ready(_) => {}
+        }
+        polled
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Paced<IO> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.note_write(polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.note_write(polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        if polled.is_ready() {
+            self.pace.lock().on_flushed();
+        }
+        polled
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+thread_local! {
+    static ROOM: RefCell<Box<[u8]>> = RefCell::new(vec![0; MESSAGE_BYTES_MAX].into_boxed_slice());
+}
+
+/// Longest time without any reply while a question is under way. Each question has a deadline of its own, far below
+/// (30 s at most): this one only sees to it that no mistake elsewhere keeps a connection for ever.
+const UNDER_WAY_MAX: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::task::JoinHandle;
+    use tokio::time::sleep;
+
+    use super::super::seats::{Seats, TcpLimits};
+    use super::*;
+    use crate::clock::Moment;
+
+    #[tokio::test(start_paused = true)]
+    async fn replies_go_out_as_they_are_ready() {
+        let mut c = Conversation::open(65_536);
+        c.ask(b"open 1").await;
+        c.ask(b"open 2").await;
+        c.ask(b"echo 3").await;
+        c.ask(b"nothing").await;
+        c.ask(b"both 4").await;
+        assert_eq!([c.reply().await, c.reply().await], [b"echo 3", b"both 4"]);
+        let (first, second) = (c.handed_over().await, c.handed_over().await);
+        assert_eq!((&first.0[..], &second.0[..]), (&b"open 1"[..], &b"open 2"[..]));
+        let third = c.handed_over().await;
+        assert_eq!((&third.0[..], third.1.is_none()), (&b"both 4"[..], true));
+        second.1.unwrap().send(b"late 2");
+        assert_eq!(c.reply().await, b"late 2");
+        first.1.unwrap().send(b"late 1");
+        assert_eq!(c.reply().await, b"late 1");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_largest_reply_is_whole() {
+        let mut c = Conversation::open(1000);
+        c.ask(b"large").await;
+        let reply = c.reply().await;
+        assert_eq!((reply.len(), reply.iter().all(|&b| b == b'l')), (MESSAGE_BYTES_MAX, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reading_pauses_where_all_questions_of_the_pipeline_are_under_way() {
+        let mut c = Conversation::open(65_536);
+        for _ in 0..TCP_PIPELINE_MAX + 2 {
+            c.ask(b"open").await;
+        }
+        let mut ways = Vec::new();
+        for _ in 0..TCP_PIPELINE_MAX {
+            ways.push(c.handed_over().await.1.unwrap());
+        }
+        sleep(Duration::from_secs(1)).await;
+        assert!(c.open.try_recv().is_err());
+        ways.pop().unwrap().send(b"late");
+        ways.push(c.handed_over().await.1.unwrap());
+        sleep(Duration::from_secs(1)).await;
+        assert!(c.open.try_recv().is_err());
+        // A way back that is dropped unsent gives its place back as well.
+        ways.pop();
+        ways.push(c.handed_over().await.1.unwrap());
+        assert_eq!(c.reply().await, b"late");
+        // All at once: there is room for each.
+        ways.into_iter().for_each(|way| way.send(b"late"));
+        for _ in 0..TCP_PIPELINE_MAX {
+            assert_eq!(c.reply().await, b"late");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_a_question_under_way_is_closed_after_its_idle_time() {
+        let mut c = Conversation::open(1000);
+        let opened = Instant::now();
+        sleep(TCP_IDLE - MILLI).await;
+        c.ask(b"echo").await;
+        assert_eq!(c.reply().await, b"echo");
+        assert_eq!(c.closed().await - opened, TCP_IDLE - MILLI + TCP_IDLE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_under_way_keeps_the_connection_and_its_reply_begins_the_idle_time() {
+        let mut c = Conversation::open(1000);
+        c.ask(b"open").await;
+        let (_, way) = c.handed_over().await;
+        sleep(TCP_IDLE * 3).await;
+        way.unwrap().send(b"late");
+        assert_eq!(c.reply().await, b"late");
+        let answered = Instant::now();
+        assert_eq!(c.closed().await - answered, TCP_IDLE);
+        assert_eq!(c.seats.taken(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_way_back_that_nobody_uses_or_drops_does_not_keep_the_connection_for_ever() {
+        let mut c = Conversation::open(1000);
+        c.ask(b"open").await;
+        let (asked, kept) = (Instant::now(), c.handed_over().await);
+        assert_eq!(c.closed().await - asked, UNDER_WAY_MAX);
+        kept.1.unwrap().send(b"too late");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_has_begun_comes_whole_within_its_deadline() {
+        for (last_byte_after, answered) in
+            [(TCP_MESSAGE_DEADLINE - MILLI * 2, true), (TCP_MESSAGE_DEADLINE + MILLI * 2, false)]
+        {
+            let mut c = Conversation::open(1000);
+            sleep(Duration::from_secs(7)).await;
+            let began = Instant::now();
+            for byte in [0, 5, b'e', b'c', b'h', b'o'] {
+                c.client.write_all(&[byte]).await.unwrap();
+                sleep(last_byte_after / 7).await;
+            }
+            tokio::time::sleep_until(began + last_byte_after).await;
+            assert_eq!(c.client.write_all(b"!").await.is_ok(), answered);
+            if answered {
+                assert_eq!(c.reply().await, b"echo!");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_is_closed_after_the_deadline_and_one_that_reads_late_is_not() {
+        let mut c = Conversation::open(1000);
+        c.ask(b"large").await;
+        sleep(TCP_MESSAGE_DEADLINE - MILLI).await;
+        assert_eq!(c.reply().await.len(), MESSAGE_BYTES_MAX);
+        c.ask(b"large").await;
+        sleep(TCP_MESSAGE_DEADLINE + MILLI).await;
+        assert!(c.task.is_finished());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_we_wait_for_the_client_to_read_does_not_count_against_its_question() {
+        let mut c = Conversation::open(1000);
+        c.ask(b"open").await;
+        let (_, way) = c.handed_over().await;
+        c.client.write_all(&[0, 4, b'e']).await.unwrap();
+        sleep(MILLI).await;
+        way.unwrap().send(&[b'x'; 5000]);
+        sleep(TCP_MESSAGE_DEADLINE - MILLI * 10).await;
+        assert_eq!(c.reply().await.len(), 5000);
+        sleep(TCP_MESSAGE_DEADLINE - MILLI * 10).await;
+        c.client.write_all(b"cho").await.unwrap();
+        assert_eq!(c.reply().await, b"echo");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_no_message_closes_the_connection_at_once() {
+        for (name, bytes, ends) in [
+            ("an empty message", &[0, 0][..], false),
+            ("an end within the length", &[0], true),
+            ("an end within the message", &[0, 5, 1], true),
+            ("an end before anything", &[], true),
+        ] {
+            let mut c = Conversation::open(1000);
+            let began = Instant::now();
+            c.client.write_all(bytes).await.unwrap();
+            if ends {
+                c.client.shutdown().await.unwrap();
+            }
+            assert_eq!(c.closed().await, began, "{name}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_has_ended_its_side_gets_its_replies() {
+        let mut c = Conversation::open(1000);
+        c.ask(b"open").await;
+        c.ask(b"large").await;
+        c.client.shutdown().await.unwrap();
+        let (_, way) = c.handed_over().await;
+        assert_eq!(c.reply().await.len(), MESSAGE_BYTES_MAX);
+        sleep(Duration::from_secs(3)).await;
+        way.unwrap().send(b"late");
+        assert_eq!(c.reply().await, b"late");
+        let answered = Instant::now();
+        assert_eq!(c.closed().await, answered);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_the_end_an_idle_connection_is_closed_at_once_and_another_when_it_is_answered() {
+        let mut idle = Conversation::open(1000);
+        let mut half = Conversation::open(1000);
+        half.client.write_all(&[0, 9, 1]).await.unwrap();
+        let mut busy = Conversation::open(1000);
+        busy.ask(b"open").await;
+        let (_, way) = busy.handed_over().await;
+        let end = Instant::now();
+        for c in [&idle, &half, &busy] {
+            c.ending.send_replace(true);
+        }
+        assert_eq!((idle.closed().await, half.closed().await), (end, end));
+        sleep(Duration::from_secs(1)).await;
+        busy.ask(b"echo").await;
+        way.unwrap().send(b"late");
+        assert_eq!(busy.reply().await, b"late");
+        assert_eq!(busy.closed().await - end, Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_busy_connection_keeps_its_seat_and_an_idle_one_gives_it_up() {
+        let mut c = Conversation::open(1000);
+        c.ask(b"open").await;
+        let (_, way) = c.handed_over().await;
+        sleep(MILLI).await;
+        assert!(!c.seats.make_room());
+        way.unwrap().send(b"late");
+        assert_eq!(c.reply().await, b"late");
+        sleep(MILLI).await;
+        assert!(c.seats.make_room());
+        c.closed().await;
+    }
+
+    /// A connection and the test's end of it.
+    struct Conversation {
+        client: DuplexStream,
+        open: mpsc::UnboundedReceiver<Handed>,
+        ending: watch::Sender<bool>,
+        seats: Arc<Seats>,
+        task: JoinHandle<()>,
+    }
+
+    type Handed = (Vec<u8>, Option<Box<dyn ReplyTo>>);
+
+    impl Conversation {
+        fn open(buffer_bytes: usize) -> Self {
+            let (client, server) = duplex(buffer_bytes);
+            let (handed, open) = mpsc::unbounded_channel();
+            let seats = Seats::new(TcpLimits { connections: 9, connections_per_client: 9, client_prefix: (32, 56) });
+            let peer: SocketAddr = "127.0.0.1:40000".parse().unwrap();
+            let seat = seats.take(peer.ip(), peer.ip()).unwrap();
+            let (id, ending) = (seat.id(), watch::Sender::new(false));
+            let task = tokio::spawn(converse(server, peer, Script { handed }, seat, ending.subscribe()));
+            seats.occupy(id, task.abort_handle());
+            Self { client, open, ending, seats, task }
+        }
+
+        async fn ask(&mut self, question: &[u8]) {
+            let mut framed = (question.len() as u16).to_be_bytes().to_vec();
+            framed.extend(question);
+            self.client.write_all(&framed).await.unwrap();
+        }
+
+        async fn reply(&mut self) -> Vec<u8> {
+            let bytes = self.client.read_u16().await.unwrap();
+            let mut reply = vec![0; bytes.into()];
+            self.client.read_exact(&mut reply).await.unwrap();
+            reply
+        }
+
+        async fn handed_over(&mut self) -> Handed {
+            self.open.recv().await.unwrap()
+        }
+
+        /// Waits for the end of the connection, which must say nothing more, and tells when that was.
+        async fn closed(&mut self) -> Instant {
+            assert_eq!(self.client.read(&mut [0; 16]).await.unwrap(), 0);
+            Instant::now()
+        }
+    }
+
+    /// Does what the first byte of a question says.
+    struct Script {
+        handed: mpsc::UnboundedSender<Handed>,
+    }
+
+    impl Service for Script {
+        type Open = Vec<u8>;
+
+        fn begin_batch(&mut self) {}
+
+        fn serve(&mut self, packet: &[u8], client: Client, out: &mut [u8], _: Moment) -> Outcome<Vec<u8>> {
+            assert!(client.transport == Transport::Tcp && out.len() >= MESSAGE_BYTES_MAX);
+            out[..packet.len()].copy_from_slice(packet);
+            match packet[0] {
+                b'e' => Outcome::Reply(packet.len()),
+                b'b' => Outcome::ReplyAndOpen(packet.len(), packet.to_vec()),
+                b'o' => Outcome::Open(packet.to_vec()),
+                b'l' => {
+                    out[..MESSAGE_BYTES_MAX].fill(b'l');
+                    Outcome::Reply(MESSAGE_BYTES_MAX)
+                }
+                _ => Outcome::Drop,
+            }
+        }
+
+        fn hand_over(&mut self, open: Vec<u8>, reply_to: Option<Box<dyn ReplyTo>>) {
+            let _ = self.handed.send((open, reply_to));
+        }
+    }
+
+    const MILLI: Duration = Duration::from_millis(1);
+}

@@ -1,0 +1,456 @@
+//! Opens the sockets that evenkeel listens on, or says what is in the way.
+//!
+//! Order, for all addresses together:
+//!
+//! 1. TCP, without SO_REUSEPORT: who has the TCP port is alone on it, so a second evenkeel fails here.
+//! 2. A UDP socket without SO_REUSEPORT, closed again at once: it fails where anybody has the UDP port, also one that
+//!    would share it by SO_REUSEPORT.
+//! 3. UDP with SO_REUSEPORT, one socket a worker.
+//!
+//! - An address that this machine does not have yet is bound ahead (IP_FREEBIND) and named in the remarks.
+//! - An address of a family that this kernel lacks is left out, and named; if none is left, that is an error.
+//! - An address twice, or under a wildcard of the same port, is listened on once, and named.
+//! - Port 0 is a free port, the same for TCP and UDP.
+//! - IPv6 sockets are for IPv6 alone; 0.0.0.0 is an address of its own.
+//! - UDP replies are not fragmented and learn no path MTU from anybody (RFC 9715 §3.1: IP_PMTUDISC_OMIT; they are 1232
+//!   bytes at most).
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{ListenSettings, mmsg};
+use crate::serve::Transport;
+
+/// What is listened on.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    /// UDP: each address with its sockets.
+    pub udp: Vec<(SocketAddr, Vec<UdpSocket>)>,
+    /// TCP: each address with its listener.
+    pub tcp: Vec<(SocketAddr, TcpListener)>,
+    /// What the operator should know: addresses that were left out, or that are not there yet.
+    pub remarks: Vec<String>,
+}
+
+/// Opens everything, or nothing.
+///
+/// # Errors
+///
+/// What is in the way of the first address that cannot be listened on.
+pub fn open(settings: &ListenSettings) -> Result<Sockets, OpenError> {
+    let mut tries = PORT_TRIES;
+    loop {
+        match open_once(settings) {
+            // Somebody has the UDP port of the TCP port that the kernel chose: it may choose again.
+            Err(OpenError::InUse { address, transport: Transport::Udp })
+                if tries > 1 && !settings.dns.contains(&address) =>
+            {
+                tries -= 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+fn open_once(settings: &ListenSettings) -> Result<Sockets, OpenError> {
+    let mut sockets = Sockets::default();
+    for address in distinct(&settings.dns, &mut sockets.remarks) {
+        let Some(bound) = bind(address, Transport::Tcp, Sharing::Alone)? else {
+            sockets.remarks.push(format!("{address} is left out: this kernel has no {}", family(address)));
+            continue;
+        };
+        if bound.ahead {
+            sockets.remarks.push(format!("{address} is not on this machine yet; it is answered as soon as it is"));
+        }
+        bound.socket.listen(BACKLOG).map_err(|e| OpenError::of(address, Transport::Tcp, "listen", e))?;
+        let listener = TcpListener::from(bound.socket);
+        let address = listener.local_addr().map_err(|e| OpenError::of(address, Transport::Tcp, "name", e))?;
+        sockets.tcp.push((address, listener));
+    }
+    if sockets.tcp.is_empty() {
+        return Err(OpenError::Nothing { remarks: sockets.remarks });
+    }
+    for &(address, _) in &sockets.tcp {
+        bind(address, Transport::Udp, Sharing::Alone)?;
+    }
+    for &(address, _) in &sockets.tcp {
+        let mut each = Vec::with_capacity(settings.workers);
+        for _ in 0..settings.workers.max(1) {
+            let Some(bound) = bind(address, Transport::Udp, Sharing::Shared)? else { continue };
+            let socket = UdpSocket::from(bound.socket);
+            prepare(&socket, address).map_err(|e| OpenError::of(address, Transport::Udp, "prepare", e))?;
+            each.push(socket);
+        }
+        sockets.udp.push((address, each));
+    }
+    Ok(sockets)
+}
+
+/// Sets what a UDP socket needs that evenkeel reads, also one that somebody else opened.
+///
+/// # Errors
+///
+/// What the kernel says of an option without which replies would go wrong.
+pub fn prepare(socket: &UdpSocket, bound: SocketAddr) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    if bound.ip().is_unspecified() {
+        mmsg::tell_destination(socket.as_fd(), bound.ip())?;
+    }
+    let options = socket2::SockRef::from(socket);
+    // The rest makes things better, and without it they still work: older kernels, and limits of a container.
+    // SO_RCVBUFFORCE needs CAP_NET_ADMIN; the plain one is bounded by net.core.rmem_max.
+    if sockopt::set_socket_recv_buffer_size_force(socket, BUFFER_BYTES).is_err() {
+        let _ = options.set_recv_buffer_size(BUFFER_BYTES);
+    }
+    let _ = options.set_send_buffer_size(BUFFER_BYTES);
+    let _ = match bound {
+        SocketAddr::V4(_) => sockopt::set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::OMIT),
+        SocketAddr::V6(_) => sockopt::set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::OMIT),
+    };
+    let _ = mmsg::tell_drops(socket.as_fd());
+    Ok(())
+}
+
+/// Why evenkeel cannot listen. Each says what to do.
+#[derive(Debug)]
+pub enum OpenError {
+    /// Somebody listens there.
+    InUse {
+        /// Where.
+        address: SocketAddr,
+        /// Over what.
+        transport: Transport,
+    },
+    /// This process may not listen there.
+    Forbidden {
+        /// Where.
+        address: SocketAddr,
+        /// Over what.
+        transport: Transport,
+    },
+    /// The kernel refused a step for a reason of its own.
+    Refused {
+        /// Where.
+        address: SocketAddr,
+        /// Over what.
+        transport: Transport,
+        /// What was tried: a verb.
+        step: &'static str,
+        /// Its reason.
+        error: io::Error,
+    },
+    /// No address is left.
+    Nothing {
+        /// Why each was left out.
+        remarks: Vec<String>,
+    },
+    /// Another evenkeel holds the lock.
+    AnotherInstance {
+        /// Its process, where it left a number.
+        process: Option<u32>,
+        /// The lock's file.
+        lock: PathBuf,
+    },
+    /// The lock's file cannot be had.
+    Lock {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+}
+
+impl OpenError {
+    fn of(address: SocketAddr, transport: Transport, step: &'static str, error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::AddrInUse => Self::InUse { address, transport },
+            io::ErrorKind::PermissionDenied => Self::Forbidden { address, transport },
+            _ => Self::Refused { address, transport, step, error },
+        }
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InUse { address, transport } => write!(
+                f,
+                "another server listens on {address} ({}); find it with `ss -lntup`, or choose another address with \
+                 --set 'listen.dns=[\"{}\"]'",
+                word(*transport),
+                SocketAddr::new(address.ip(), elsewhere(address.port())),
+            ),
+            Self::Forbidden { address, transport } if address.port() < 1024 => write!(
+                f,
+                "no permission to listen on {address} ({}): ports below 1024 need CAP_NET_BIND_SERVICE; give it \
+                 (AmbientCapabilities= in a systemd unit), or choose another address with \
+                 --set 'listen.dns=[\"{}\"]'",
+                word(*transport),
+                SocketAddr::new(address.ip(), elsewhere(address.port())),
+            ),
+            Self::Forbidden { address, transport } => write!(
+                f,
+                "no permission to listen on {address} ({}); a sandbox or security module of this machine forbids it",
+                word(*transport),
+            ),
+            Self::Refused { address, transport, step, error } => {
+                write!(f, "cannot {step} the socket of {address} ({}): {error}; see listen.dns", word(*transport))
+            }
+            Self::Nothing { remarks } if remarks.is_empty() => {
+                write!(f, "there is no address to listen on; name one in listen.dns")
+            }
+            Self::Nothing { remarks } => {
+                write!(f, "no address of listen.dns can be listened on: {}", remarks.join("; "))
+            }
+            Self::AnotherInstance { process, lock } => {
+                write!(f, "another evenkeel is running")?;
+                if let Some(process) = process {
+                    write!(f, " (process {process})")?;
+                }
+                write!(f, "; end it first, or give this one another admin.socket (lock: {})", lock.display())
+            }
+            Self::Lock { path, error } => {
+                write!(
+                    f,
+                    "cannot take the lock {}: {error}; its directory must be there and writable",
+                    path.display()
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+struct Bound {
+    socket: Socket,
+    /// The address is not on this machine yet.
+    ahead: bool,
+}
+
+/// May others of this user bind the same port?
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    Alone,
+    Shared,
+}
+
+/// `None` where the kernel lacks the address's family.
+fn bind(address: SocketAddr, transport: Transport, sharing: Sharing) -> Result<Option<Bound>, OpenError> {
+    let failed = |step| move |e| OpenError::of(address, transport, step, e);
+    for ahead in [false, true] {
+        let socket = match socket(address, transport) {
+            Ok(socket) => socket,
+            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()) => return Ok(None),
+            Err(e) => return Err(failed("open")(e)),
+        };
+        if sharing == Sharing::Shared {
+            socket.set_reuse_port(true).map_err(failed("share"))?;
+        }
+        if ahead {
+            match address {
+                SocketAddr::V4(_) => socket.set_freebind_v4(true),
+                SocketAddr::V6(_) => socket.set_freebind_v6(true),
+            }
+            .map_err(failed("bind ahead"))?;
+        }
+        match socket.bind(&address.into()) {
+            Ok(()) => return Ok(Some(Bound { socket, ahead })),
+            Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable && !ahead => {}
+            Err(e) => return Err(failed("bind")(e)),
+        }
+    }
+    Err(failed("bind")(io::ErrorKind::AddrNotAvailable.into()))
+}
+
+fn socket(address: SocketAddr, transport: Transport) -> io::Result<Socket> {
+    let (kind, protocol) = match transport {
+        Transport::Udp => (Type::DGRAM, Protocol::UDP),
+        Transport::Tcp => (Type::STREAM, Protocol::TCP),
+    };
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if transport == Transport::Tcp {
+        // A restart must not wait for the old connections' TIME_WAIT. Among listeners it lets nobody in.
+        socket.set_reuse_address(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// `configured` without what is there twice, or below a wildcard: it would look like another server.
+fn distinct(configured: &[SocketAddr], remarks: &mut Vec<String>) -> Vec<SocketAddr> {
+    let covers = |wide: &SocketAddr, address: &SocketAddr| {
+        wide.ip().is_unspecified()
+            && wide != address
+            && wide.is_ipv4() == address.is_ipv4()
+            && wide.port() == address.port()
+            && address.port() != 0
+    };
+    let mut kept: Vec<SocketAddr> = Vec::with_capacity(configured.len());
+    for address in configured {
+        if let Some(wide) = configured.iter().find(|wide| covers(wide, address)) {
+            remarks.push(format!("{address} is left out: {wide} has it already"));
+        } else if address.port() != 0 && kept.contains(address) {
+            remarks.push(format!("{address} is listed twice"));
+        } else {
+            kept.push(*address);
+        }
+    }
+    kept
+}
+
+fn word(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Udp => "UDP",
+        Transport::Tcp => "TCP",
+    }
+}
+
+fn family(address: SocketAddr) -> &'static str {
+    if address.is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
+/// A port to propose where `port` cannot be had.
+fn elsewhere(port: u16) -> u16 {
+    if port == 1053 { 1153 } else { 1053 }
+}
+
+/// Tries for a free port that is free over TCP and UDP.
+const PORT_TRIES: u32 = 16;
+/// Connections that wait to be accepted; bounded by net.core.somaxconn.
+const BACKLOG: i32 = 1024;
+/// Receive and send buffer of a UDP socket: a few thousand questions, the burst of a restart.
+const BUFFER_BYTES: usize = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn each_address_has_one_tcp_socket_and_a_udp_socket_a_worker_on_one_port() {
+        let sockets = open(&settings(&["127.0.0.1:0", "[::1]:0", "127.0.0.1:0"], 3)).unwrap();
+        assert_eq!(sockets.remarks, [""; 0]);
+        assert_eq!((sockets.tcp.len(), sockets.udp.len()), (3, 3));
+        for ((tcp, listener), (udp, each)) in sockets.tcp.iter().zip(&sockets.udp) {
+            assert_eq!((tcp, each.len()), (udp, 3));
+            assert_eq!(listener.local_addr().unwrap(), *tcp);
+            assert!(each.iter().all(|socket| socket.local_addr().unwrap() == *udp));
+            assert_ne!(tcp.port(), 0);
+        }
+    }
+
+    #[test]
+    fn a_second_instance_fails_on_the_tcp_port() {
+        let first = open(&settings(&["127.0.0.1:0"], 2)).unwrap();
+        let address = first.tcp[0].0;
+        let error = open(&settings(&[&address.to_string()], 2)).unwrap_err();
+        assert!(matches!(error, OpenError::InUse { transport: Transport::Tcp, .. }), "{error}");
+        let text = error.to_string();
+        for part in ["another server", &address.to_string(), "ss -lntup", "--set"] {
+            assert!(text.contains(part), "{text}");
+        }
+        drop(first);
+        open(&settings(&[&address.to_string()], 2)).unwrap();
+    }
+
+    #[test]
+    fn another_udp_server_is_seen_whether_it_shares_its_port_or_not() {
+        for sharing in [Sharing::Alone, Sharing::Shared] {
+            for bind_there in ["127.0.0.1:0", "0.0.0.0:0"] {
+                let other = bind(bind_there.parse().unwrap(), Transport::Udp, sharing).unwrap().unwrap();
+                let port = other.socket.local_addr().unwrap().as_socket().unwrap().port();
+                let error = open(&settings(&[&format!("127.0.0.1:{port}")], 1)).unwrap_err();
+                assert!(matches!(error, OpenError::InUse { transport: Transport::Udp, .. }), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn everything_or_nothing_is_opened() {
+        let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let free = open(&settings(&["127.0.0.1:0"], 1)).unwrap().tcp[0].0;
+        open(&settings(&[&free.to_string(), &other.local_addr().unwrap().to_string()], 1)).unwrap_err();
+        open(&settings(&[&free.to_string()], 1)).unwrap();
+    }
+
+    #[test]
+    fn an_address_that_is_not_there_yet_is_bound_ahead_and_named() {
+        // RFC 5737 and RFC 3849: nobody has these.
+        for address in ["192.0.2.53:0", "[2001:db8::53]:0"] {
+            let sockets = open(&settings(&["127.0.0.1:0", address], 1)).unwrap();
+            assert_eq!(sockets.tcp.len(), 2);
+            assert_eq!(sockets.remarks.len(), 1);
+            assert!(sockets.remarks[0].contains(address), "{:?}", sockets.remarks);
+        }
+    }
+
+    #[test]
+    fn an_address_twice_or_below_a_wildcard_is_listened_on_once() {
+        let table: &[(&str, &[&str], &[&str], usize)] = &[
+            ("two addresses", &["127.0.0.1:53", "[::1]:53"], &["127.0.0.1:53", "[::1]:53"], 0),
+            ("twice", &["127.0.0.1:53", "127.0.0.1:53"], &["127.0.0.1:53"], 1),
+            ("before the wildcard", &["127.0.0.1:53", "0.0.0.0:53"], &["0.0.0.0:53"], 1),
+            ("behind it", &["0.0.0.0:53", "127.0.0.1:53"], &["0.0.0.0:53"], 1),
+            ("the other family", &["0.0.0.0:53", "[::1]:53"], &["0.0.0.0:53", "[::1]:53"], 0),
+            ("two wildcards", &["0.0.0.0:53", "[::]:53"], &["0.0.0.0:53", "[::]:53"], 0),
+            ("another port", &["0.0.0.0:53", "127.0.0.1:54"], &["0.0.0.0:53", "127.0.0.1:54"], 0),
+            ("free ports differ", &["127.0.0.1:0", "127.0.0.1:0"], &["127.0.0.1:0", "127.0.0.1:0"], 0),
+        ];
+        for (name, given, want, remarks_wanted) in table {
+            let mut remarks = Vec::new();
+            let kept = distinct(&settings(given, 1).dns, &mut remarks);
+            assert_eq!(kept, settings(want, 1).dns, "{name}");
+            assert_eq!(remarks.len(), *remarks_wanted, "{name}: {remarks:?}");
+        }
+    }
+
+    #[test]
+    fn no_address_at_all_is_an_error() {
+        assert!(matches!(open(&settings(&[], 1)), Err(OpenError::Nothing { .. })));
+    }
+
+    #[test]
+    fn no_permission_says_which_one() {
+        let error = |address: &str| {
+            let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+            OpenError::of(address.parse().unwrap(), Transport::Udp, "bind", denied).to_string()
+        };
+        assert!(error("127.0.0.1:53").contains("CAP_NET_BIND_SERVICE"));
+        assert!(!error("127.0.0.1:1053").contains("CAP_NET_BIND_SERVICE"));
+    }
+
+    #[test]
+    fn a_large_reply_may_leave_over_a_socket_that_omits_path_mtu() {
+        let sockets = open(&settings(&["127.0.0.1:0", "[::1]:0"], 1)).unwrap();
+        for (address, each) in &sockets.udp {
+            let discover = match address {
+                SocketAddr::V4(_) => sockopt::ip_mtu_discover(&each[0]).unwrap() == Ipv4PathMtuDiscovery::OMIT,
+                SocketAddr::V6(_) => sockopt::ipv6_mtu_discover(&each[0]).unwrap() == Ipv6PathMtuDiscovery::OMIT,
+            };
+            assert!(discover, "{address}");
+            assert!(address.is_ipv4() || socket2::SockRef::from(&each[0]).only_v6().unwrap());
+        }
+    }
+
+    fn settings(dns: &[&str], workers: usize) -> ListenSettings {
+        ListenSettings {
+            dns: dns.iter().map(|address| address.parse().unwrap()).collect(),
+            workers,
+            drain: Duration::ZERO,
+            tcp_connections: 8,
+            tcp_connections_per_client: 8,
+            client_prefix: (32, 56),
+        }
+    }
+}
