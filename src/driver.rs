@@ -12,9 +12,8 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use futures_util::StreamExt;
@@ -23,17 +22,17 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::cache::Cache;
-use crate::cache::entry::{Entry, Failure, GroupStamp};
+use crate::cache::entry::{Data, Entry, Failure, GroupStamp};
 use crate::cache::freshness::{StaleSettings, failure_span};
 use crate::cache::key::{Key, Question};
 use crate::clock::{self, Moment};
-use crate::limits::WAITERS_PER_PURSUIT_MAX;
+use crate::limits::{IN_FLIGHT_PER_CLIENT, WAITERS_PER_PURSUIT_MAX};
 use crate::observe::event::{self, Event};
-use crate::observe::metrics::{Hot, Source};
+use crate::observe::metrics::{Source, Tally};
 use crate::resolve::join::Joins;
 use crate::resolve::pursuit::{Answer, Ask, AttemptId, Brief, Failed, Pursuit, Step, Waiter};
 use crate::resolve::vet::{self, Fault, Terms, Verdict};
-use crate::serve::admit::{ClientKey, client_of};
+use crate::serve::admit::ClientKey;
 use crate::serve::{Client, Opening, ReplyTo, Transport, reply};
 use crate::transport::{Asked, Endpoint, Failure as Unanswered};
 use crate::upstream::bulkhead::Permit;
@@ -99,31 +98,31 @@ impl Cell {
 fn announce(change: Change, group: &Group) {
     let name = group.settings().name.clone();
     let server = |id: ServerId| group.server(id).settings.name.clone();
+    let now = clock::now();
+    let last_answer = |id: ServerId| group.server(id).answered_at().map(|at| now.since(at));
     event::report(match change {
-        Change::Silent(id) => Event::ServerSilent { group: name, server: server(id) },
+        Change::Silent(id) => Event::ServerSilent { group: name, server: server(id), last_answer_ago: last_answer(id) },
         Change::Spoke(id) => Event::ServerSpoke { group: name, server: server(id) },
         Change::Down(id, by) => Event::ServerDown {
             group: name,
             server: server(id),
-            reason: by.word(),
-            last_answer_ago: group.server(id).answered_at().map(|at| clock::now().since(at)),
+            reason: by.word().to_owned(),
+            last_answer_ago: last_answer(id),
         },
-        Change::Up(id) => Event::ServerUp { group: name, server: server(id) },
+        Change::Up(id) => Event::ServerUp { group: name, server: server(id), down_for: None },
         Change::Shift(shift) => {
-            Event::TierShift { group: name, from: shift.from + 1, to: shift.to + 1, why: shift.why.word() }
+            let left = group.servers().iter().filter(|s| s.tier == shift.from).filter_map(|s| s.answered_at()).max();
+            Event::TierShift {
+                group: name,
+                from: shift.from as u8 + 1,
+                to: shift.to as u8 + 1,
+                why: shift.why.word().to_owned(),
+                last_answer_ago: left.map(|at| now.since(at)),
+            }
         }
         Change::Dark => Event::GroupDark { group: name },
         Change::Healed => Event::GroupHealed { group: name },
     });
-}
-
-/// Bounds that the driver keeps for clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClientBounds {
-    /// Bits of an IPv4 and of an IPv6 address that make one client.
-    pub prefix: (u8, u8),
-    /// Questions of one client that wait at once.
-    pub in_flight: u32,
 }
 
 /// The way to one waiting client, and its query.
@@ -147,10 +146,10 @@ struct Running {
 /// What carries questions out.
 pub struct Driver {
     cache: Arc<Cache>,
-    counters: Arc<Hot>,
+    tally: Tally,
     cells: RwLock<HashMap<GroupStamp, Arc<Cell>>>,
     joins: Mutex<Joins<Arc<Running>>>,
-    bounds: Mutex<(ClientBounds, Vec<ipnet::IpNet>)>,
+    in_flight_per_client: AtomicU32,
     clients: Mutex<HashMap<ClientKey, u32>>,
     turn: AtomicU64,
 }
@@ -159,24 +158,25 @@ pub struct Driver {
 pub type HandedOver = (Box<Opening>, Option<Box<dyn ReplyTo>>);
 
 impl Driver {
-    /// A driver over `cache`. `counters` is of the kind for many writers.
-    pub fn new(cache: Arc<Cache>, counters: Arc<Hot>, bounds: ClientBounds, own: Vec<ipnet::IpNet>) -> Self {
+    /// A driver over `cache`. `tally` is one that many may write.
+    pub fn new(cache: Arc<Cache>, tally: Tally) -> Self {
         Self {
             cache,
-            counters,
+            tally,
             cells: RwLock::default(),
             joins: Mutex::default(),
-            bounds: Mutex::new((bounds, own)),
+            in_flight_per_client: AtomicU32::new(IN_FLIGHT_PER_CLIENT.default as u32),
             clients: Mutex::default(),
             turn: AtomicU64::new(0),
         }
     }
 
-    /// Replaces the cells and the bounds. Pursuits under way end with the cell that they began with.
-    pub fn set_cells(&self, cells: &[Arc<Cell>], bounds: ClientBounds, own: Vec<ipnet::IpNet>) {
+    /// Replaces the cells, and how many questions of one client may wait. Pursuits under way end with the cell that
+    /// they began with.
+    pub fn set_cells(&self, cells: &[Arc<Cell>], in_flight_per_client: u32) {
         *self.cells.write().unwrap_or_else(PoisonError::into_inner) =
             cells.iter().map(|c| (c.stamp, c.clone())).collect();
-        *lock(&self.bounds) = (bounds, own);
+        self.in_flight_per_client.store(in_flight_per_client, Ordering::Relaxed);
     }
 
     /// Takes open questions from the workers until the queue's other ends are gone.
@@ -252,11 +252,25 @@ impl Driver {
         tokio::spawn(self.clone().pursue(running, permit));
     }
 
+    /// Answers a question for which the queue had no room.
+    pub fn turn_away(&self, opening: Opening, reply_to: Option<Box<dyn ReplyTo>>, now: Moment) {
+        let Some(reply_to) = reply_to else { return };
+        let way = Way {
+            query: opening.query,
+            client: opening.client,
+            reply_to,
+            received: opening.received,
+            stale: opening.stale_settings,
+            slot: None,
+        };
+        self.refuse(Some(way), opening.stale, code::OTHER, now);
+    }
+
     /// The way back, with the client's slot taken; `None` (answered already) where the client has too many waiting.
     #[expect(clippy::option_option, reason = "the outer is whether to go on, the inner whether anybody waits")]
     fn way(&self, opening: &Opening, reply_to: Option<Box<dyn ReplyTo>>) -> Option<Option<Way>> {
         let Some(reply_to) = reply_to else { return Some(None) };
-        let slot = self.take_slot(opening.client.address);
+        let slot = self.take_slot(opening.bound);
         let full = slot == Slot::Full;
         let way = Way {
             query: opening.query.clone(),
@@ -273,15 +287,9 @@ impl Driver {
         Some(Some(way))
     }
 
-    fn take_slot(&self, address: IpAddr) -> Slot {
-        let (prefix, most) = {
-            let bounds = lock(&self.bounds);
-            if address.is_loopback() || bounds.1.iter().any(|n| n.addr() == address) {
-                return Slot::Unbound;
-            }
-            (bounds.0.prefix, bounds.0.in_flight)
-        };
-        let key = client_of(address, prefix);
+    fn take_slot(&self, client: Option<ClientKey>) -> Slot {
+        let Some(key) = client else { return Slot::Unbound };
+        let most = self.in_flight_per_client.load(Ordering::Relaxed);
         let mut clients = lock(&self.clients);
         let held = clients.entry(key).or_default();
         if *held >= most {
@@ -422,10 +430,9 @@ impl Driver {
             }
             Answer::Stale(entry) => {
                 let due = self.cache.due_before();
-                let (n, past) = entry
-                    .data()
-                    .map_or((0, Default::default()), |d| reply::stale(&query, d, &way.stale, due, limit, turn, now, out));
-                self.counters.stale_age(past);
+                let stale = |d: &Data| reply::stale(&query, d, &way.stale, due, limit, turn, now, out);
+                let (n, past) = entry.data().map(stale).unwrap_or_default();
+                self.tally.stale(past);
                 (n, Source::Stale)
             }
             Answer::Failed { ede, kept_edes } => (failed(*ede, kept_edes, out), Source::Failed),
@@ -435,7 +442,7 @@ impl Driver {
             Answer::Truncated => (failed(code::INVALID_DATA, &[], out), Source::Failed),
         };
         let rcode = u16::from(out[3] & 15);
-        self.counters.answered(way.client.transport, source, Some(rcode), now.since(way.received));
+        self.tally.answered(way.client.transport, source, rcode, now.since(way.received));
         self.give_slot(way.slot);
         way.reply_to.send(&out[..n]);
     }

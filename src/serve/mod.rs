@@ -26,10 +26,10 @@ use crate::cache::entry::{Data, Entry, GroupStamp};
 use crate::cache::freshness::{StaleSettings, Standing};
 use crate::cache::front::Front;
 use crate::cache::key::{Key, NameBuffer, OwnedQuestion, Question, fold};
-use crate::cache::{Cache, key};
+use crate::cache::Cache;
 use crate::clock::Moment;
 use crate::limits::STALE_RECHECK;
-use crate::observe::metrics::{Hot, Source};
+use crate::observe::metrics::{Source, Tally};
 use crate::resolve::patience::{self, Circumstances};
 use crate::upstream::Outlook;
 use crate::upstream::group::Belief;
@@ -37,7 +37,7 @@ use crate::wire::build::{self, Builder, Section};
 use crate::wire::edns::code;
 use crate::wire::query::{self, OwnedQuery, Query, Refusal};
 use crate::wire::{CLASS_IN, Ede, rcode, rtype};
-use admit::Admit;
+use admit::{Admit, ClientKey};
 use local::Local;
 use route::Routes;
 
@@ -131,6 +131,8 @@ pub struct Opening {
     pub query: OwnedQuery,
     /// Who asks.
     pub client: Client,
+    /// The client that bounds hold it to; `None` for the node itself.
+    pub bound: Option<ClientKey>,
     /// The group that answers for the name.
     pub group: GroupStamp,
     /// Stale answers of that group.
@@ -148,11 +150,11 @@ pub struct Door {
     policy: Arc<Policy>,
     cache: Arc<Cache>,
     front: Option<Front>,
-    counters: Arc<Hot>,
+    tally: Tally,
     turn: u32,
 }
 
-/// How far the path went, for `explain` and for the counters.
+/// How far the path went.
 enum Path {
     Done(usize, Source),
     DoneAndAgain(usize, Box<Opening>),
@@ -161,10 +163,9 @@ enum Path {
 }
 
 impl Door {
-    /// A door to `cache` under `policy`. Answers are counted in `counters`; only this door writes there if
-    /// [`Hot`] is of the kind for one writer.
-    pub fn new(policy: Arc<Policy>, cache: Arc<Cache>, front: Option<Front>, counters: Arc<Hot>) -> Self {
-        Self { policy, cache, front, counters, turn: 0 }
+    /// A door to `cache` under `policy`; answers are counted in `tally`.
+    pub fn new(policy: Arc<Policy>, cache: Arc<Cache>, front: Option<Front>, tally: Tally) -> Self {
+        Self { policy, cache, front, tally, turn: 0 }
     }
 
     /// Replaces the policy.
@@ -172,22 +173,15 @@ impl Door {
         self.policy = policy;
     }
 
-    /// The counters.
-    pub fn counters(&self) -> &Arc<Hot> {
-        &self.counters
-    }
-
     /// Answers a packet, or says that its question is still open. See [`Service::serve`].
     pub fn serve(&mut self, packet: &[u8], client: Client, out: &mut [u8], now: Moment) -> Outcome<Box<Opening>> {
         let (outcome, source, rcode) = match self.judge(packet, client, out, now) {
-            Path::Done(n, source) => (Outcome::Reply(n), source, Some(rcode_of(&out[..n]))),
-            Path::DoneAndAgain(n, open) => {
-                (Outcome::ReplyAndOpen(n, open), Source::Stale, Some(rcode_of(&out[..n])))
-            }
-            Path::Silence => (Outcome::Drop, Source::Dropped, None),
+            Path::Done(n, source) => (Outcome::Reply(n), source, rcode_of(&out[..n])),
+            Path::DoneAndAgain(n, open) => (Outcome::ReplyAndOpen(n, open), Source::Stale, rcode_of(&out[..n])),
+            Path::Silence => (Outcome::Drop, Source::Dropped, 0),
             Path::Open(open) => return Outcome::Open(open),
         };
-        self.counters.answered(client.transport, source, rcode, Duration::ZERO);
+        self.tally.answered(client.transport, source, rcode, Duration::ZERO);
         outcome
     }
 
@@ -251,14 +245,15 @@ impl Door {
             return refuse(code::NOT_AUTHORITATIVE, out);
         }
         let Some(group) = group else { return refused(query, Some(reply::ede(code::NOT_READY)), out) };
-        let asking = Asking { query, question, key, client, limit, turn, now };
-        Self::not_fresh(&self.cache, &self.counters, group, entry, asking, out)
+        let bound = self.policy.admit.bound_client(client.address);
+        let asking = Asking { query, question, key, client, bound, limit, turn, now };
+        Self::not_fresh(&self.cache, &self.tally, group, entry, asking, out)
     }
 
     /// The entry is stale, remembers a failure, or is not there.
     fn not_fresh(
         cache: &Cache,
-        counters: &Hot,
+        tally: &Tally,
         group: &GroupPolicy,
         entry: Option<Arc<Entry>>,
         asking: Asking<'_>,
@@ -303,7 +298,7 @@ impl Door {
         }
         let Some(data) = entry.data() else { return Path::Silence };
         let (n, past) = reply::stale(&query, data, &group.stale, due_before, limit, turn, now, out);
-        counters.stale_age(past);
+        tally.stale(past);
         // Behind the stale answer the name is asked again: not while its failure is remembered, and one name at most
         // every 30 s while the group is not believed healthy.
         let again = failure.is_none() && (belief == Belief::Healthy || entry.claim_asking(STALE_RECHECK, now));
@@ -321,6 +316,7 @@ struct Asking<'q> {
     question: Question<'q>,
     key: Key,
     client: Client,
+    bound: Option<ClientKey>,
     limit: usize,
     turn: u32,
     now: Moment,
@@ -333,6 +329,7 @@ impl Asking<'_> {
             key: self.key,
             query: self.query.to_owned(),
             client: self.client,
+            bound: self.bound,
             group: group.stamp,
             stale_settings: group.stale,
             stale,
@@ -389,6 +386,3 @@ fn refused(query: Query<'_>, ede: Option<Ede>, out: &mut [u8]) -> Path {
 fn rcode_of(reply: &[u8]) -> u16 {
     u16::from(reply[3] & 15)
 }
-
-/// The key's types, for those who open questions by themselves.
-pub use key::Keys;
