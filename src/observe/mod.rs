@@ -1,7 +1,16 @@
 //! What can be seen from outside.
+//!
+//! [`event`] is every fact that is worth a line, [`log`] where the lines go, [`metrics`] what is counted, [`status`]
+//! how things stand, [`admin`] the HTTP listener that shows all of it, [`liveness`] the question whether this process
+//! still answers, [`process`] what the kernel knows of it.
 
+pub mod admin;
 pub mod event;
+pub mod liveness;
+pub mod log;
 pub mod metrics;
+pub mod process;
+pub mod status;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -41,6 +50,19 @@ pub enum LogLevel {
     Debug,
     /// Each query.
     Trace,
+}
+
+impl LogLevel {
+    /// Its word in configuration, logs and status.
+    pub const fn word(self) -> &'static str {
+        match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        }
+    }
 }
 
 /// Shape of a log line.

@@ -224,7 +224,7 @@ impl Local {
             build.zone(zone, *action);
         }
         let identity = settings.identity.as_ref().map(|text| {
-            let text = &text.as_bytes()[..text.floor_char_boundary(255)];
+            let text = &text.as_bytes()[..text.len().min(255)];
             [&[text.len() as u8], text].concat().into()
         });
         build.finish(identity)
@@ -662,5 +662,4 @@ const PRIVATE_REVERSE: [&str; 16] = [
 ];
 
 #[cfg(test)]
-#[path = "local_tests.rs"]
 mod tests;

@@ -1,4 +1,4 @@
 //! What goes on beside the way of a query: it keeps things as they should be, and no client waits for it.
 
-pub mod system;
 pub mod probe;
+pub mod system;

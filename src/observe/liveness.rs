@@ -1,0 +1,244 @@
+//! Does this process still answer?
+//!
+//! It depends on this process alone: no upstream's state may ever restart a process that can answer stale. [`check`]
+//! asks [`HEALTH_NAME`] through our own listeners, over UDP and TCP, as a client would, and looks at the heartbeat of
+//! every worker. Rules:
+//!
+//! - Each address must give a reply to our question within [`ASK_DEADLINE`], over UDP and over TCP, side by side. Any
+//!   RCODE but SERVFAIL will do: from an address of this node that is not loopback the name does not exist, or the
+//!   question is refused, and either answer has come the whole way through worker and `serve`.
+//! - A wildcard address is asked at the loopback address of its family.
+//! - No worker's last heartbeat may be older than [`HEARTBEAT_AGE_MAX`].
+//!
+//! [`check`]: Liveness::check
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::timeout;
+
+use crate::limits::UDP_PAYLOAD_MAX;
+use crate::serve::local::HEALTH_NAME;
+use crate::wire::reply::{Identity, identify};
+use crate::wire::{Name, build, rcode, rtype};
+
+/// Within this an own listener answers.
+pub const ASK_DEADLINE: Duration = Duration::from_millis(500);
+/// A worker gives a sign at least once a second; after this long it hangs.
+pub const HEARTBEAT_AGE_MAX: Duration = Duration::from_secs(10);
+/// Addresses that are asked in one check.
+const ADDRESSES_MAX: usize = 64;
+
+/// Judges whether this process still answers; the error is the reason in a sentence.
+pub trait Liveness: Send + Sync {
+    /// Judges now, within about a second.
+    fn check(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>;
+}
+
+/// Asks the own listeners, and looks at the workers' heartbeats.
+pub struct OwnListeners {
+    addresses: Box<dyn Fn() -> Vec<SocketAddr> + Send + Sync>,
+    heartbeats: Box<dyn Fn() -> Vec<Duration> + Send + Sync>,
+}
+
+impl OwnListeners {
+    /// `addresses`: those that are bound at this moment; `heartbeats`: time since each worker's last sign.
+    pub fn new(
+        addresses: impl Fn() -> Vec<SocketAddr> + Send + Sync + 'static,
+        heartbeats: impl Fn() -> Vec<Duration> + Send + Sync + 'static,
+    ) -> Self {
+        Self { addresses: Box::new(addresses), heartbeats: Box::new(heartbeats) }
+    }
+}
+
+impl Liveness for OwnListeners {
+    fn check(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
+        Box::pin(async move {
+            for (worker, age) in (self.heartbeats)().into_iter().enumerate() {
+                if age > HEARTBEAT_AGE_MAX {
+                    return Err(format!("worker {worker} gave its last sign {} s ago", age.as_secs()));
+                }
+            }
+            let asks = (self.addresses)().into_iter().take(ADDRESSES_MAX).map(|bound| async move {
+                let address = reachable(bound);
+                let (udp, tcp) = tokio::join!(ask_within(ask_udp(address)), ask_within(ask_tcp(address)));
+                udp.map_err(|why| format!("{bound} over UDP: {why}"))?;
+                tcp.map_err(|why| format!("{bound} over TCP: {why}"))
+            });
+            join_all(asks).await.into_iter().collect()
+        })
+    }
+}
+
+fn reachable(bound: SocketAddr) -> SocketAddr {
+    match bound.ip() {
+        IpAddr::V4(a) if a.is_unspecified() => (Ipv4Addr::LOCALHOST, bound.port()).into(),
+        IpAddr::V6(a) if a.is_unspecified() => (Ipv6Addr::LOCALHOST, bound.port()).into(),
+        _ => bound,
+    }
+}
+
+async fn ask_within(ask: impl Future<Output = std::io::Result<u16>>) -> Result<(), String> {
+    match timeout(ASK_DEADLINE, ask).await {
+        Err(_) => Err(format!("no answer within {} ms", ASK_DEADLINE.as_millis())),
+        Ok(Err(e)) => Err(e.to_string()),
+        Ok(Ok(rcode::SERVFAIL)) => Err("SERVFAIL".to_owned()),
+        Ok(Ok(_)) => Ok(()),
+    }
+}
+
+/// A question of our own, and what its reply must show.
+struct Asked {
+    id: u16,
+    name: Name,
+    packet: Vec<u8>,
+}
+
+impl Asked {
+    fn new() -> Self {
+        let id = rand::random::<u16>();
+        // The name is a constant that a test reads.
+        let name = HEALTH_NAME.parse().unwrap_or_else(|_| Name::root());
+        let mut packet = build::question(name.as_wire(), rtype::TXT, false, false, false);
+        packet[..2].copy_from_slice(&id.to_be_bytes());
+        Self { id, name, packet }
+    }
+
+    /// The RCODE of a reply that is ours; `None` for any other packet.
+    fn rcode(&self, packet: &[u8]) -> Option<u16> {
+        match identify(packet, self.id, self.name.as_wire(), rtype::TXT) {
+            Identity::Ours => Some(u16::from(packet[3] & 15)),
+            Identity::HeaderOnly(rcode) => Some(rcode),
+            Identity::NotOurs => None,
+        }
+    }
+}
+
+async fn ask_udp(address: SocketAddr) -> std::io::Result<u16> {
+    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).await?;
+    socket.connect(address).await?;
+    let asked = Asked::new();
+    socket.send(&asked.packet).await?;
+    let mut packet = [0; UDP_PAYLOAD_MAX];
+    loop {
+        let length = socket.recv(&mut packet).await?;
+        if let Some(rcode) = asked.rcode(&packet[..length]) {
+            return Ok(rcode);
+        }
+    }
+}
+
+async fn ask_tcp(address: SocketAddr) -> std::io::Result<u16> {
+    let mut stream = TcpStream::connect(address).await?;
+    let asked = Asked::new();
+    let length = (asked.packet.len() as u16).to_be_bytes();
+    stream.write_all(&[&length, &asked.packet[..]].concat()).await?;
+    loop {
+        let length = usize::from(stream.read_u16().await?);
+        let mut packet = vec![0; length];
+        stream.read_exact(&mut packet).await?;
+        if let Some(rcode) = asked.rcode(&packet) {
+            return Ok(rcode);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::query;
+    use tokio::net::TcpListener;
+
+    #[test]
+    fn the_name_that_is_asked_is_a_name() {
+        assert!(HEALTH_NAME.parse::<Name>().is_ok());
+    }
+
+    #[test]
+    fn a_wildcard_is_asked_at_loopback() {
+        for (bound, asked) in
+            [("0.0.0.0:53", "127.0.0.1:53"), ("[::]:53", "[::1]:53"), ("127.0.0.5:1053", "127.0.0.5:1053")]
+        {
+            assert_eq!(reachable(bound.parse().unwrap()).to_string(), asked);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_answers_is_alive_whatever_the_rcode_but_servfail() {
+        for (rcode, alive) in [(rcode::NOERROR, true), (rcode::NXDOMAIN, true), (rcode::REFUSED, true), (2, false)] {
+            let address = listener(Some(rcode), Some(rcode)).await;
+            assert_eq!(check(address, vec![]).await.is_ok(), alive, "{rcode}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_silent_over_one_transport_is_not_alive() {
+        let address = listener(None, Some(0)).await;
+        assert!(check(address, vec![]).await.unwrap_err().ends_with("over UDP: no answer within 500 ms"));
+        let address = listener(Some(0), None).await;
+        assert!(check(address, vec![]).await.unwrap_err().ends_with("over TCP: no answer within 500 ms"));
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_not_alive() {
+        let address = listener(Some(0), Some(0)).await;
+        let closed = SocketAddr::new(address.ip(), free_port().await);
+        assert!(check(closed, vec![]).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_hangs_is_not_alive() {
+        let address = listener(Some(0), Some(0)).await;
+        let (fine, hangs) = (HEARTBEAT_AGE_MAX, HEARTBEAT_AGE_MAX + Duration::from_millis(1));
+        assert_eq!(check(address, vec![fine, fine]).await, Ok(()));
+        assert_eq!(check(address, vec![fine, hangs]).await, Err("worker 1 gave its last sign 10 s ago".into()));
+    }
+
+    async fn check(address: SocketAddr, heartbeats: Vec<Duration>) -> Result<(), String> {
+        OwnListeners::new(move || vec![address], move || heartbeats.clone()).check().await
+    }
+
+    async fn free_port() -> u16 {
+        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+    }
+
+    /// Answers each question with an RCODE, after a packet that is not ours; `None` reads and is silent.
+    async fn listener(udp: Option<u16>, tcp: Option<u16>) -> SocketAddr {
+        let reply = |packet: &[u8], rcode: u16| {
+            let mut out = [0; 512];
+            let n = build::Builder::new(query::check(packet).unwrap(), rcode, None, &[], &mut out).finish();
+            out[..n].to_vec()
+        };
+        let tcp_socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = tcp_socket.local_addr().unwrap();
+        let udp_socket = UdpSocket::bind(address).await.unwrap();
+        tokio::spawn(async move {
+            let mut packet = [0; 512];
+            while let Ok((n, from)) = udp_socket.recv_from(&mut packet).await {
+                if let Some(rcode) = udp {
+                    udp_socket.send_to(&[1, 2, 3], from).await.unwrap();
+                    udp_socket.send_to(&reply(&packet[..n], rcode), from).await.unwrap();
+                }
+            }
+        });
+        tokio::spawn(async move {
+            let mut held = Vec::new();
+            while let Ok((mut stream, _)) = tcp_socket.accept().await {
+                let mut packet = vec![0; stream.read_u16().await.unwrap().into()];
+                stream.read_exact(&mut packet).await.unwrap();
+                if let Some(rcode) = tcp {
+                    let reply = reply(&packet, rcode);
+                    stream.write_u16(reply.len() as u16).await.unwrap();
+                    stream.write_all(&reply).await.unwrap();
+                }
+                held.push(stream);
+            }
+        });
+        address
+    }
+}
