@@ -1,5 +1,6 @@
 //! What can be seen from outside.
 
+pub mod control;
 pub mod event;
 pub mod metrics;
 
