@@ -7,6 +7,7 @@
 
 mod ask;
 pub mod render;
+pub mod source;
 pub mod start;
 
 use std::ffi::OsString;
@@ -18,9 +19,10 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 use crate::config::default_text;
-use crate::config::source::{ConfigSource, shown_path};
 use crate::observe::control::FlushText;
 use crate::wire::Name;
+
+use self::source::{ConfigSource, shown_path};
 
 /// All is well.
 pub const EXIT_FINE: u8 = 0;

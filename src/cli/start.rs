@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use crate::config::source::{ConfigSource, Loaded, Refused};
-
+use super::source::{ConfigSource, Loaded, Refused};
 use super::{EXIT_FAULT, EXIT_FINE, EXIT_SYSTEM, talk};
 
 /// What the daemon starts with.

@@ -1,6 +1,6 @@
 //! From the file to checked, normalized settings.
 //!
-//! Pure but for `source`, which finds and reads files. [`parse`] takes the text of a file, the environment and what
+//! Pure; `cli::source` finds and reads the files. [`parse`] takes the text of a file, the environment and what
 //! `--set` gave, and returns a [`Config`] that every judge can rely on, or every mistake in it at once:
 //!
 //! - Where the TOML itself is broken, all mistakes of syntax are reported and nothing else, since what was meant
@@ -22,7 +22,6 @@ mod key;
 mod keys;
 mod local;
 mod mistake;
-pub mod source;
 mod text;
 mod upstream;
 

@@ -24,8 +24,8 @@ use rustix::fs::OFlags;
 use rustix::process::geteuid;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::{Config, Mistake, Place, StateDirectory, Warning, parse, state_directory_of};
 use crate::clock::{self, WallTime};
+use crate::config::{Config, Mistake, Place, StateDirectory, Warning, parse, state_directory_of};
 
 /// The file that is used where none is named, if it is there.
 pub const DEFAULT_FILE: &str = "/etc/evenkeel/evenkeel.toml";
