@@ -1,6 +1,7 @@
 //! evenkeel: a DNS caching resolver for every node.
 
 pub mod cache;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod limits;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The program; all of it is in the library, this runs one command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    evenkeel::cli::run()
+}

@@ -5,6 +5,7 @@
 //! still answers, [`process`] what the kernel knows of it.
 
 pub mod admin;
+pub mod control;
 pub mod event;
 pub mod liveness;
 pub mod log;

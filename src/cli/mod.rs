@@ -1,0 +1,344 @@
+//! The command line: parse it, run one command, end with its exit code.
+//!
+//! Not pure. Data goes to stdout, talk to stderr. Help, completions and man page come from the one definition here.
+//!
+//! Exit codes: 0 fine, 1 the configuration or the question is at fault, 2 usage, 3 the system refused (port in use,
+//! permission), 4 no running process could be reached.
+
+mod ask;
+pub mod render;
+pub mod source;
+pub mod start;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+
+use crate::config::default_text;
+use crate::observe::control::FlushText;
+use crate::wire::Name;
+
+use self::source::{ConfigSource, shown_path};
+
+/// All is well.
+pub const EXIT_FINE: u8 = 0;
+/// The configuration or the question is at fault.
+pub const EXIT_FAULT: u8 = 1;
+/// The command line makes no sense; clap's own code.
+pub const EXIT_USAGE: u8 = 2;
+/// The system refused: a port in use, a permission.
+pub const EXIT_SYSTEM: u8 = 3;
+/// No running process could be reached.
+pub const EXIT_NOT_REACHABLE: u8 = 4;
+
+/// A DNS caching resolver for every node that keeps answering when what is behind it has a bad day.
+///
+/// Without a command it serves: on 127.0.0.1:1053 and [::1]:1053, with the system's own servers as upstreams, or as
+/// /etc/evenkeel/evenkeel.toml says where that is there.
+#[derive(Debug, Parser)]
+#[command(name = "evenkeel", disable_version_flag = true, disable_help_subcommand = true)]
+#[command(after_help = "Exit codes: 0 fine, 1 configuration or question at fault, 2 usage, 3 the system refused, \
+                        4 not reachable.")]
+struct Arguments {
+    /// Control socket, where it is not at its default place
+    #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    socket: Option<PathBuf>,
+
+    /// Print the version
+    #[arg(long, short = 'V')]
+    version: bool,
+
+    /// With --version: as JSON
+    #[arg(long, requires = "version")]
+    json: bool,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until SIGTERM; SIGHUP applies the configuration anew
+    Serve(ServeArguments),
+    /// Read a configuration as the daemon would, and report every mistake
+    Check {
+        /// The file; /etc/evenkeel/evenkeel.toml if it is there, else the built-in defaults
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        sets: Sets,
+    },
+    /// What the running process would do with a question now, and why
+    Explain {
+        /// The name that is asked for
+        name: String,
+        /// Its type: a mnemonic, or TYPE123
+        #[arg(value_name = "TYPE", default_value = "A")]
+        qtype: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Health, tiers, cache, rates and effective configuration of the running process
+    Status {
+        /// As JSON
+        #[arg(long, conflicts_with = "check")]
+        json: bool,
+        /// Exit code only: 0 where the process answers, whatever state its upstreams are in; 4 where it does not
+        #[arg(long)]
+        check: bool,
+    },
+    /// Apply the configuration file as it is now; a bad one is refused whole
+    Reload,
+    /// Let go of cached answers
+    Flush(FlushArguments),
+    /// The commented default configuration
+    DefaultConfig,
+    /// Completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// The man page, or that of one command
+    Man {
+        /// The command
+        #[arg(value_name = "COMMAND")]
+        command: Option<String>,
+    },
+}
+
+#[derive(Args, Debug, Default)]
+struct ServeArguments {
+    /// The configuration; /etc/evenkeel/evenkeel.toml if it is there, else the built-in defaults
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    sets: Sets,
+    /// Apply the file whenever it changes
+    #[arg(long)]
+    watch: bool,
+    /// End with exit code 1 where the file is refused, instead of using the last accepted one
+    #[arg(long)]
+    strict: bool,
+}
+
+#[derive(Args, Debug, Default)]
+struct Sets {
+    /// A key that stands over the file's: --set listen.dns=127.0.0.1:53, --set 'groups.default.primary=["192.0.2.1"]'
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_set)]
+    sets: Vec<(String, String)>,
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+struct FlushArguments {
+    /// One name, all its types
+    name: Option<Name>,
+    /// A name and all below it
+    #[arg(long)]
+    zone: Option<Name>,
+    /// Everything
+    #[arg(long)]
+    all: bool,
+}
+
+/// Runs the command of this process's arguments.
+pub fn run() -> ExitCode {
+    ExitCode::from(run_with(std::env::args_os()))
+}
+
+fn run_with(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let Arguments { socket, version, json, command } = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(e) => {
+            // Help is asked for and goes to stdout, a mistake to stderr; clap knows which is which.
+            let _ = e.print();
+            return u8::try_from(e.exit_code()).unwrap_or(EXIT_USAGE);
+        }
+    };
+    if version {
+        return print(&version_text(json));
+    }
+    match command.unwrap_or_else(|| Command::Serve(ServeArguments::default())) {
+        Command::Serve(ServeArguments { config, sets, watch, strict }) => {
+            let mut sets = sets.sets;
+            sets.extend(socket.map(|path| ("admin.socket".to_owned(), path.display().to_string())));
+            start::serve(ConfigSource { file: config, sets }, watch, strict)
+        }
+        Command::Check { file, sets } => check(&ConfigSource { file, sets: sets.sets }),
+        Command::Explain { name, qtype, json } => ask::explain(socket.as_deref(), &name, &qtype, json),
+        Command::Status { json, check } => ask::status(socket.as_deref(), json, check),
+        Command::Reload => ask::reload(socket.as_deref()),
+        Command::Flush(FlushArguments { name, zone, .. }) => {
+            let what = match (name, zone) {
+                (Some(name), _) => FlushText::Name(name.to_string()),
+                (None, Some(zone)) => FlushText::Zone(zone.to_string()),
+                (None, None) => FlushText::All,
+            };
+            ask::flush(socket.as_deref(), what)
+        }
+        Command::DefaultConfig => print(&default_text()),
+        Command::Completions { shell } => {
+            let mut out = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "evenkeel", &mut out);
+            print(&String::from_utf8_lossy(&out))
+        }
+        Command::Man { command } => man(command.as_deref()),
+    }
+}
+
+fn parse_set(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+fn version_text(json: bool) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    if json {
+        let about = serde_json::json!({
+            "name": "evenkeel",
+            "version": version,
+            "os": std::env::consts::OS,
+            "architecture": std::env::consts::ARCH,
+        });
+        format!("{about}\n")
+    } else {
+        format!("evenkeel {version}\n")
+    }
+}
+
+/// Here the report is what was asked for, so it goes to stdout, warnings and all.
+fn check(source: &ConfigSource) -> u8 {
+    match source.load() {
+        Ok(loaded) => {
+            let file = shown_path(loaded.path.as_deref());
+            let mut out = String::new();
+            for warning in &loaded.warnings {
+                out += &format!("{}\n", warning.shown(&file));
+            }
+            print(&format!("{out}{file}: no mistakes\n"))
+        }
+        Err(refused) => {
+            print(&format!("{refused}\n"));
+            EXIT_FAULT
+        }
+    }
+}
+
+fn man(command: Option<&str>) -> u8 {
+    let mut page = Arguments::command();
+    page.build();
+    if let Some(name) = command {
+        let Some(found) = page.find_subcommand(name) else {
+            talk(&format!("evenkeel: no command {name:?}"));
+            return EXIT_USAGE;
+        };
+        page = found.clone();
+    }
+    let mut out = Vec::new();
+    let source = format!("evenkeel {}", env!("CARGO_PKG_VERSION"));
+    match clap_mangen::Man::new(page).source(source).render(&mut out) {
+        Ok(()) => print(&String::from_utf8_lossy(&out)),
+        Err(e) => {
+            talk(&format!("evenkeel: {e}"));
+            EXIT_SYSTEM
+        }
+    }
+}
+
+/// Writes data to stdout. A reader that went away (`| head`) is no error.
+fn print(text: &str) -> u8 {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            talk(&format!("evenkeel: stdout: {e}"));
+            EXIT_SYSTEM
+        }
+        _ => EXIT_FINE,
+    }
+}
+
+/// Says a line to the operator.
+fn talk(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn lines_are_understood_or_refused() {
+        for (line, fine) in [
+            ("evenkeel", true),
+            ("evenkeel serve --config x --set a.b=c --set d=e --watch --strict", true),
+            ("evenkeel serve --set nothing", false),
+            ("evenkeel serve --take-over", false),
+            ("evenkeel check", true),
+            ("evenkeel check x --set a=b", true),
+            ("evenkeel explain example.org", true),
+            ("evenkeel explain example.org aaaa --socket /x", true),
+            ("evenkeel explain example.org TYPE65", true),
+            ("evenkeel explain", false),
+            ("evenkeel status --check", true),
+            ("evenkeel status --json --check", false),
+            ("evenkeel flush example.org", true),
+            ("evenkeel flush --zone example.org", true),
+            ("evenkeel flush --all", true),
+            ("evenkeel flush", false),
+            ("evenkeel flush example.org --all", false),
+            ("evenkeel completions bash", true),
+            ("evenkeel man serve", true),
+            ("evenkeel --version --json", true),
+            ("evenkeel --json", false),
+            ("evenkeel frobnicate", false),
+        ] {
+            let result = parsed(line);
+            assert_eq!(result.is_ok(), fine, "{line}");
+            assert!(result.err().is_none_or(|e| e.exit_code() == i32::from(EXIT_USAGE)), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_set_is_split_at_its_first_equals_sign() {
+        assert_eq!(parse_set("a.b = x=y"), Ok(("a.b".to_owned(), "x=y".to_owned())));
+        assert!(parse_set("a.b").is_err());
+    }
+
+    #[test]
+    fn every_command_has_a_man_page_and_every_shell_its_completions() {
+        let commands: Vec<String> =
+            Arguments::command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
+        assert!(commands.contains(&"default-config".to_owned()));
+        for command in commands {
+            let mut page = Arguments::command();
+            page.build();
+            let page = page.find_subcommand(&command).cloned();
+            let mut out = Vec::new();
+            clap_mangen::Man::new(page.expect(&command)).render(&mut out).unwrap();
+            assert!(String::from_utf8(out).unwrap().contains(".SH SYNOPSIS"), "{command}");
+        }
+        let mut out = Vec::new();
+        clap_complete::generate(Shell::Bash, &mut Arguments::command(), "evenkeel", &mut out);
+        assert!(String::from_utf8(out).unwrap().contains("default-config"));
+    }
+
+    #[test]
+    fn the_version_as_json_is_json() {
+        let about: serde_json::Value = serde_json::from_str(&version_text(true)).unwrap();
+        assert_eq!(about["version"], env!("CARGO_PKG_VERSION"));
+    }
+}

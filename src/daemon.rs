@@ -1,0 +1,539 @@
+//! Assembly in the one right order, signals, drain.
+//!
+//! Not pure. Order: log, state directory, sockets (TCP first, without SO_REUSEPORT: a second instance ends here), lock
+//! beside the control socket, cache and policy, the driver, workers, listeners, and then what goes on beside. What is
+//! in the way of serving is fatal and said in one line with what to do ([`Fatal`]); what is not (an admin port, the
+//! control socket, a state directory) is a warning and tried again.
+//!
+//! At SIGTERM: ready goes off, answers go on for `listen.drain`, sockets are read empty, exit 0. At SIGHUP: the policy
+//! is swapped and evidence kept; a bad file is refused whole, and keys that need a restart are named.
+//!
+//! A worker or driver that panics ends the process: a supervisor starts a whole one, where half a one would answer
+//! some clients and not others.
+
+pub mod policy;
+mod report;
+mod worker;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::cache::Cache;
+use crate::cache::front::Front;
+use crate::cache::key::Keys;
+use crate::cache::store::MokaStore;
+use crate::clock::{self, Moment};
+use crate::config::source::{ConfigSource, Loaded, Refused, shown_path, state_directory};
+use crate::config::{Config, Warning};
+use crate::driver::Driver;
+use crate::limits::MISS_QUEUE;
+use crate::listen::alone::Alone;
+use crate::listen::seats::TcpLimits;
+use crate::listen::tcp::Connections;
+use crate::listen::udp::Readings;
+use crate::listen::{self, socket, tcp, udp};
+use crate::observe::admin::{self, Admin};
+use crate::observe::control::{self, server as control_server};
+use crate::observe::event::{Event, report};
+use crate::observe::liveness::OwnListeners;
+use crate::observe::log::{self, Log};
+use crate::observe::metrics::Meters;
+use crate::upkeep::{probe, system};
+use policy::{InForce, Placed, Surroundings};
+use worker::Worker;
+
+/// How often files are looked at, and the clock.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The store's put-off work.
+const STORE_EVERY: Duration = Duration::from_millis(200);
+/// The wall clock moved this much more than ours: it jumped.
+const JUMP_MIN: Duration = Duration::from_secs(10);
+/// This much later than due: the machine slept.
+const SLEEP_MIN: Duration = Duration::from_secs(30);
+/// Emptying the sockets at the end.
+const EMPTYING: Duration = Duration::from_secs(1);
+
+/// What the command line found out before anything runs.
+pub struct Start {
+    /// Where the configuration comes from.
+    pub source: ConfigSource,
+    /// The configuration, accepted.
+    pub loaded: Loaded,
+    /// Why the file itself was refused, where its last accepted copy is used.
+    pub refused: Option<Refused>,
+    /// The control socket by `--socket`, over the file.
+    pub socket: Option<PathBuf>,
+    /// Is the file applied when it changes?
+    pub watch: bool,
+}
+
+/// Why the process cannot serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fatal {
+    /// Exit code: 1 the configuration, 3 the system.
+    pub exit: u8,
+    /// One line: what, where, what to do.
+    pub message: String,
+}
+
+impl Fatal {
+    fn system(message: impl Into<String>) -> Self {
+        Self { exit: 3, message: message.into() }
+    }
+}
+
+/// The running process, for those who ask about it or change it.
+pub(crate) struct Running {
+    source: ConfigSource,
+    started: Moment,
+    state: Option<PathBuf>,
+    listening: Vec<SocketAddr>,
+    socket_remarks: Vec<String>,
+    cache: Arc<Cache>,
+    driver: Arc<Driver>,
+    in_force: Arc<InForce>,
+    stamps: AtomicU32,
+    changing: Mutex<Changing>,
+    ready: Arc<AtomicBool>,
+    readings: Mutex<Option<Readings>>,
+    connections: Mutex<Option<Connections>>,
+    log: Arc<Log>,
+}
+
+/// What reloads replace.
+pub(crate) struct Changing {
+    loaded: Loaded,
+    /// The configuration that the process started with, for what only a restart changes.
+    began_with: Config,
+    around: Surroundings,
+    placed: Vec<Placed>,
+    remarks: Vec<String>,
+    last_reload_ok: bool,
+}
+
+/// Serves until a signal ends it.
+///
+/// # Errors
+///
+/// What is in the way of serving. Nothing has been answered then.
+pub fn run(start: Start) -> Result<(), Fatal> {
+    let Start { source, loaded, refused, socket, watch } = start;
+    let config = loaded.config.clone();
+    let log = Arc::new(log::start(&config.log).map_err(|e| Fatal::system(format!("logs cannot be written: {e}")))?);
+    abort_on_panic();
+    let state = state_directory(&config.state).unwrap_or_else(|reason| {
+        report(Event::StateUnavailable { path: PathBuf::new(), reason });
+        None
+    });
+    say_configuration(&loaded, refused.as_ref());
+    raise_descriptor_limit();
+
+    let sockets = socket::open(&config.listen).map_err(|e| Fatal::system(e.to_string()))?;
+    let control_place = socket.or_else(|| config.admin.socket.clone());
+    let _alone = be_alone(control_place.as_deref())?;
+    let listening: Vec<SocketAddr> = sockets.tcp.iter().map(|(address, _)| *address).collect();
+    for remark in &sockets.remarks {
+        report(Event::ConfigRemark { remark: remark.clone() });
+    }
+
+    let runtime = Runtime::new().map_err(|e| Fatal::system(format!("no threads for the runtime: {e}")))?;
+    let meters = Arc::new(Meters::default());
+    let store = Arc::new(MokaStore::new(config.cache.max_bytes));
+    let cache = Arc::new(Cache::new(store, Keys::new(rand::random())));
+    let driver = Arc::new(Driver::new(cache.clone(), meters.shared()));
+
+    let around = Surroundings::look(&config, state.as_deref(), &listening);
+    say_surroundings(&around);
+    let stamps = AtomicU32::new(1);
+    let (first_policy, placed, remarks) =
+        policy::build(&config, &around, &[], None, &stamps, clock::now());
+    remarks.iter().for_each(|remark| report(Event::HostsRemark { remark: remark.clone() }));
+    let in_force = Arc::new(InForce::new(first_policy));
+
+    let running = Arc::new(Running {
+        source,
+        started: clock::now(),
+        state,
+        listening: listening.clone(),
+        socket_remarks: sockets.remarks.clone(),
+        cache: cache.clone(),
+        driver: driver.clone(),
+        in_force: in_force.clone(),
+        stamps,
+        changing: Mutex::new(Changing {
+            began_with: config.clone(),
+            loaded,
+            around,
+            placed: Vec::new(),
+            remarks,
+            last_reload_ok: refused.is_none(),
+        }),
+        ready: Arc::new(AtomicBool::new(false)),
+        readings: Mutex::new(None),
+        connections: Mutex::new(None),
+        log,
+    });
+    running.place(placed, &runtime);
+    running.keep_accepted();
+
+    let (queue, from_workers) = mpsc::channel(MISS_QUEUE);
+    runtime.spawn(driver.clone().run(from_workers));
+    let workers = listen::workers(config.listen.workers);
+    let way_in = |front, tally| {
+        Worker::new(in_force.clone(), cache.clone(), front, tally, queue.clone(), driver.clone())
+    };
+    let udp_workers = udp::start(sockets.udp, workers, |_| {
+        way_in(Some(Front::new(config.cache.max_bytes, workers)), meters.own())
+    })
+    .map_err(|e| Fatal::system(format!("no threads for UDP workers: {e}")))?;
+    let tcp_listeners = {
+        let (meters, in_force, cache) = (meters.clone(), in_force.clone(), cache.clone());
+        let (queue, driver) = (queue.clone(), driver.clone());
+        tcp::start(runtime.handle(), sockets.tcp, TcpLimits::from(&config.listen), move || {
+            Worker::new(in_force.clone(), cache.clone(), None, meters.shared(), queue.clone(), driver.clone())
+        })
+        .map_err(|e| Fatal::system(format!("TCP cannot be listened for: {e}")))?
+    };
+    *lock(&running.readings) = Some(udp_workers.readings());
+    *lock(&running.connections) = Some(tcp_listeners.connections());
+    running.ready.store(true, Ordering::Relaxed);
+    running.say_started(workers);
+
+    runtime.block_on(async {
+        running.spawn_beside(&config, control_place, &meters, watch);
+        running.until_told_to_end().await;
+        running.ready.store(false, Ordering::Relaxed);
+        report(Event::Draining { grace: config.listen.drain });
+        tcp_listeners.drain(config.listen.drain).await;
+        // Stopping blocks; the runtime's other threads go on answering what is still open.
+        let _ = tokio::task::spawn_blocking(move || udp_workers.stop(EMPTYING)).await;
+    });
+    report(Event::Ended { uptime: clock::now().since(running.started) });
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    Ok(())
+}
+
+//------------ Before anything is served -----------------------------------------------------------------------------
+
+fn abort_on_panic() {
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        told(info);
+        std::process::abort();
+    }));
+}
+
+fn say_configuration(loaded: &Loaded, refused: Option<&Refused>) {
+    let file = PathBuf::from(shown_path(loaded.path.as_deref()));
+    if let Some(refused) = refused {
+        report(Event::ConfigFallback { file, reason: refused.to_string() });
+    }
+    for warning in &loaded.warnings {
+        report(Event::ConfigRemark { remark: remark_of(loaded, warning) });
+    }
+}
+
+fn remark_of(loaded: &Loaded, warning: &Warning) -> String {
+    warning.shown(&shown_path(loaded.path.as_deref())).to_string()
+}
+
+fn say_surroundings(around: &Surroundings) {
+    for remark in &around.remarks {
+        report(Event::HostsRemark { remark: remark.clone() });
+    }
+    for remark in &around.system.remarks {
+        report(Event::SystemRemark { remark: remark.clone() });
+    }
+    if around.system.from == system::Origin::Remembered {
+        report(Event::SystemUpstreamsRemembered { servers: around.system.servers.clone() });
+    }
+}
+
+/// One socket for each question that is out, one for each connection: the soft limit is often 1024.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is refused, what does not fit fails as a limit of our own.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// Takes the lock beside the control socket, in the first place that can be had. Not having any is a warning.
+fn be_alone(control_place: Option<&Path>) -> Result<Option<Alone>, Fatal> {
+    let places = control_place.map_or_else(control::default_places, |place| vec![place.to_owned()]);
+    for directory in places.iter().filter_map(|place| place.parent()) {
+        if control_server::make_directory(directory).is_err() {
+            continue;
+        }
+        match Alone::take(directory) {
+            Ok(alone) => return Ok(Some(alone)),
+            Err(e @ socket::OpenError::AnotherInstance { .. }) => return Err(Fatal::system(e.to_string())),
+            Err(_) => {}
+        }
+    }
+    Ok(None)
+}
+
+//------------ Running -----------------------------------------------------------------------------------------------
+
+impl Running {
+    fn changing(&self) -> MutexGuard<'_, Changing> {
+        lock(&self.changing)
+    }
+
+    /// Puts cells in force: the driver asks through them, their probes begin, those before them end.
+    fn place(&self, placed: Vec<Placed>, runtime: &impl Spawn) {
+        let mut changing = self.changing();
+        let cells: Vec<_> = placed.iter().map(|p| p.cell.clone()).collect();
+        self.driver.set_cells(&cells, changing.loaded.config.admit.in_flight_per_client);
+        for old in &changing.placed {
+            old.retired.store(true, Ordering::Relaxed);
+        }
+        for new in &placed {
+            runtime.spawn_task(probe::run(new.cell.clone(), new.retired.clone()));
+        }
+        changing.placed = placed;
+    }
+
+    fn keep_accepted(&self) {
+        let Some(state) = &self.state else { return };
+        let kept = self.changing().loaded.keep(state);
+        if let Err(e) = kept {
+            report(Event::StateUnavailable { path: state.clone(), reason: e.to_string() });
+        }
+    }
+
+    fn say_started(&self, workers: usize) {
+        report(Event::Started { version: env!("CARGO_PKG_VERSION").to_owned(), workers });
+        for address in &self.listening {
+            report(Event::Listening { address: *address });
+        }
+        for placed in &self.changing().placed {
+            placed.cell.with(|group| {
+                let servers: Vec<String> = group.servers().iter().map(|s| s.settings.name.clone()).collect();
+                let group = placed.name.clone();
+                report(if servers.is_empty() {
+                    Event::NoUpstreams { group }
+                } else {
+                    Event::UpstreamsChosen { group, servers }
+                });
+            });
+        }
+        if let Some(address) = self.listening.first() {
+            report(Event::AskAt { address: *address });
+        }
+    }
+
+    fn spawn_beside(self: &Arc<Self>, config: &Config, control: Option<PathBuf>, meters: &Arc<Meters>, watch: bool) {
+        if let Some(address) = config.admin.listen {
+            let heartbeats = {
+                let running = self.clone();
+                move || {
+                    let now = clock::now();
+                    lock(&running.readings).iter().flat_map(|r| r.beats().map(|b| now.since(b)).collect::<Vec<_>>()).collect()
+                }
+            };
+            let listening = self.listening.clone();
+            let admin = Arc::new(Admin {
+                gather: self.clone(),
+                meters: meters.clone(),
+                liveness: Arc::new(OwnListeners::new(move || listening.clone(), heartbeats)),
+                ready: self.ready.clone(),
+            });
+            tokio::spawn(admin::serve(address, config.admin.allow.clone(), admin));
+        }
+        let place = control.clone().unwrap_or_default();
+        tokio::spawn(control_server::serve(control, self.clone(), move |change| {
+            if let Err(reason) = change {
+                report(Event::ControlUnavailable { path: place.clone(), reason: reason.to_owned() });
+            }
+        }));
+        let running = self.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(STORE_EVERY).await;
+                running.cache.upkeep();
+            }
+        });
+        tokio::spawn(self.clone().look_around(watch));
+        tokio::spawn(self.clone().reload_at_hangup());
+    }
+
+    async fn until_told_to_end(&self) {
+        let (Ok(mut terminate), Ok(mut interrupt)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            // Without signals only SIGKILL ends the process, which the kernel sees to.
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
+
+    async fn reload_at_hangup(self: Arc<Self>) {
+        let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+        while hangup.recv().await.is_some() {
+            let _ = self.reload_now();
+        }
+    }
+
+    /// Files that change, a clock that jumps, a machine that slept.
+    async fn look_around(self: Arc<Self>, watch: bool) {
+        let mut seen = self.files_seen();
+        let mut config_seen = self.config_seen();
+        let (mut last, mut last_wall) = (clock::now(), clock::wall());
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let (now, wall) = (clock::now(), clock::wall());
+            let passed = now.since(last);
+            let wall_passed = Duration::from_secs(u64::try_from(wall.0 - last_wall.0).unwrap_or(0));
+            let jumped = wall_passed.saturating_sub(passed);
+            if jumped >= JUMP_MIN {
+                report(Event::ClockJumped { by: jumped });
+                // What was stored before may be older than our clock knows: a restored machine.
+                self.cache.make_due(now);
+            }
+            if jumped >= JUMP_MIN || passed >= SLEEP_MIN {
+                for placed in &self.changing().placed {
+                    placed.cell.with(|group| group.on_discontinuity(now));
+                }
+            }
+            (last, last_wall) = (now, wall);
+
+            let config_now = self.config_seen();
+            if watch && config_now != config_seen {
+                let _ = self.reload_now();
+                seen = self.files_seen();
+            }
+            config_seen = config_now;
+            let files = self.files_seen();
+            if files != seen {
+                seen = files;
+                self.look_again();
+            }
+        }
+    }
+
+    fn files_seen(&self) -> Vec<Option<(std::time::SystemTime, u64)>> {
+        let changing = self.changing();
+        let config = &changing.loaded.config;
+        config.local.hosts.iter().chain(&config.system_files).map(|path| file_mark(path)).collect()
+    }
+
+    fn config_seen(&self) -> Option<(std::time::SystemTime, u64)> {
+        let path = self.changing().loaded.path.clone()?;
+        file_mark(&path)
+    }
+
+    /// Hosts files or resolv.conf changed: what follows from them is made anew under the same configuration.
+    fn look_again(&self) {
+        let config = self.changing().loaded.config.clone();
+        let around = Surroundings::look(&config, self.state.as_deref(), &self.listening);
+        let (same_system, same_hosts) = {
+            let changing = self.changing();
+            (changing.around.system.servers == around.system.servers, changing.around.hosts == around.hosts)
+        };
+        if same_system && same_hosts {
+            return;
+        }
+        say_surroundings(&around);
+        if !same_hosts {
+            report(Event::HostsReloaded { files: around.hosts.len() });
+        }
+        if !same_system && !around.system.servers.is_empty() {
+            let from = match &around.system.from {
+                system::Origin::File(path) => path.display().to_string(),
+                other => format!("{other:?}"),
+            };
+            report(Event::SystemUpstreamsChanged { servers: around.system.servers.clone(), from });
+        }
+        // A list that has become empty is not taken: the last one that was not is.
+        if !same_system && around.system.servers.is_empty() {
+            let kept = Surroundings { system: self.changing().around.system.clone(), ..around };
+            self.apply(&config, kept);
+        } else {
+            self.apply(&config, around);
+        }
+    }
+
+    fn apply(&self, config: &Config, around: Surroundings) {
+        let old = self.in_force.policy();
+        let before = self.changing().placed.clone();
+        let (policy, placed, remarks) =
+            policy::build(config, &around, &before, Some(&old), &self.stamps, clock::now());
+        remarks.iter().for_each(|remark| report(Event::HostsRemark { remark: remark.clone() }));
+        {
+            let mut changing = self.changing();
+            changing.around = around;
+            changing.remarks = remarks;
+        }
+        self.place(placed, &tokio::runtime::Handle::current());
+        self.in_force.replace(policy);
+    }
+
+    /// Reads the configuration again and puts it in force, or refuses it whole. Says what there is to say.
+    pub(crate) fn reload_now(&self) -> Result<Vec<String>, String> {
+        let loaded = match self.source.load() {
+            Ok(loaded) => loaded,
+            Err(refused) => {
+                let reason = refused.to_string();
+                let file = PathBuf::from(shown_path(refused.path.as_deref()));
+                report(Event::ReloadRefused { file, reason: reason.clone() });
+                self.changing().last_reload_ok = false;
+                return Err(reason);
+            }
+        };
+        let config = loaded.config.clone();
+        let needs_restart = self.changing().began_with.restart_differences(&config);
+        let mut remarks: Vec<String> = loaded.warnings.iter().map(|w| remark_of(&loaded, w)).collect();
+        remarks.extend(needs_restart.iter().map(|key| format!("{key} has changed: it takes a restart")));
+        let file = PathBuf::from(shown_path(loaded.path.as_deref()));
+        let around = Surroundings::look(&config, self.state.as_deref(), &self.listening);
+        say_surroundings(&around);
+        self.log.apply(&config.log);
+        {
+            let mut changing = self.changing();
+            changing.loaded = loaded;
+            changing.last_reload_ok = true;
+        }
+        self.apply(&config, around);
+        self.keep_accepted();
+        report(Event::Reloaded { file, needs_restart: needs_restart.iter().map(|k| (*k).to_owned()).collect() });
+        Ok(remarks)
+    }
+}
+
+/// What tells that a file changed; `None` where it is not there.
+fn file_mark(path: &Path) -> Option<(std::time::SystemTime, u64)> {
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.modified().ok()?, meta.len()))
+}
+
+/// Where a task can be put: the runtime before it runs, its handle within.
+trait Spawn {
+    fn spawn_task(&self, task: impl Future<Output = ()> + Send + 'static);
+}
+
+impl Spawn for Runtime {
+    fn spawn_task(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn(task);
+    }
+}
+
+impl Spawn for tokio::runtime::Handle {
+    fn spawn_task(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn(task);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
