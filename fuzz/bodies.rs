@@ -91,5 +91,11 @@ pub fn reply(bytes: &[u8]) {
 /// Configuration: total; what is refused has its place.
 pub fn config(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let _ = text;
+    match evenkeel::config::parse(text, &|_| None, &[]) {
+        Ok((config, _)) => assert!(!config.groups.is_empty()),
+        Err(mistakes) => {
+            assert!(!mistakes.is_empty());
+            mistakes.iter().for_each(|m| assert!(!m.shown("fuzz").to_string().is_empty()));
+        }
+    }
 }

@@ -30,7 +30,6 @@ use crate::cache::front::Front;
 use crate::cache::key::Keys;
 use crate::cache::store::MokaStore;
 use crate::clock::{self, Moment};
-use crate::config::source::{ConfigSource, Loaded, Refused, shown_path, state_directory};
 use crate::config::{Config, Warning};
 use crate::driver::Driver;
 use crate::limits::MISS_QUEUE;
@@ -45,6 +44,7 @@ use crate::observe::event::{Event, report};
 use crate::observe::liveness::OwnListeners;
 use crate::observe::log::{self, Log};
 use crate::observe::metrics::Meters;
+use crate::upkeep::source::{ConfigSource, Loaded, Refused, shown_path, state_directory};
 use crate::upkeep::{probe, system};
 use policy::{InForce, Placed, Surroundings};
 use worker::Worker;
@@ -68,8 +68,6 @@ pub struct Start {
     pub loaded: Loaded,
     /// Why the file itself was refused, where its last accepted copy is used.
     pub refused: Option<Refused>,
-    /// The control socket by `--socket`, over the file.
-    pub socket: Option<PathBuf>,
     /// Is the file applied when it changes?
     pub watch: bool,
 }
@@ -88,6 +86,14 @@ impl Fatal {
         Self { exit: 3, message: message.into() }
     }
 }
+
+impl std::fmt::Display for Fatal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Fatal {}
 
 /// The running process, for those who ask about it or change it.
 pub(crate) struct Running {
@@ -124,7 +130,7 @@ pub(crate) struct Changing {
 ///
 /// What is in the way of serving. Nothing has been answered then.
 pub fn run(start: Start) -> Result<(), Fatal> {
-    let Start { source, loaded, refused, socket, watch } = start;
+    let Start { source, loaded, refused, watch } = start;
     let config = loaded.config.clone();
     let log = Arc::new(log::start(&config.log).map_err(|e| Fatal::system(format!("logs cannot be written: {e}")))?);
     abort_on_panic();
@@ -136,7 +142,7 @@ pub fn run(start: Start) -> Result<(), Fatal> {
     raise_descriptor_limit();
 
     let sockets = socket::open(&config.listen).map_err(|e| Fatal::system(e.to_string()))?;
-    let control_place = socket.or_else(|| config.admin.socket.clone());
+    let control_place = config.admin.socket.clone();
     let _alone = be_alone(control_place.as_deref())?;
     let listening: Vec<SocketAddr> = sockets.tcp.iter().map(|(address, _)| *address).collect();
     for remark in &sockets.remarks {
@@ -152,8 +158,7 @@ pub fn run(start: Start) -> Result<(), Fatal> {
     let around = Surroundings::look(&config, state.as_deref(), &listening);
     say_surroundings(&around);
     let stamps = AtomicU32::new(1);
-    let (first_policy, placed, remarks) =
-        policy::build(&config, &around, &[], None, &stamps, clock::now());
+    let (first_policy, placed, remarks) = policy::build(&config, &around, &[], None, &stamps, clock::now());
     remarks.iter().for_each(|remark| report(Event::HostsRemark { remark: remark.clone() }));
     let in_force = Arc::new(InForce::new(first_policy));
 
@@ -186,13 +191,11 @@ pub fn run(start: Start) -> Result<(), Fatal> {
     let (queue, from_workers) = mpsc::channel(MISS_QUEUE);
     runtime.spawn(driver.clone().run(from_workers));
     let workers = listen::workers(config.listen.workers);
-    let way_in = |front, tally| {
-        Worker::new(in_force.clone(), cache.clone(), front, tally, queue.clone(), driver.clone())
-    };
-    let udp_workers = udp::start(sockets.udp, workers, |_| {
-        way_in(Some(Front::new(config.cache.max_bytes, workers)), meters.own())
-    })
-    .map_err(|e| Fatal::system(format!("no threads for UDP workers: {e}")))?;
+    let way_in =
+        |front, tally| Worker::new(in_force.clone(), cache.clone(), front, tally, queue.clone(), driver.clone());
+    let udp_workers =
+        udp::start(sockets.udp, workers, |_| way_in(Some(Front::new(config.cache.max_bytes, workers)), meters.own()))
+            .map_err(|e| Fatal::system(format!("no threads for UDP workers: {e}")))?;
     let tcp_listeners = {
         let (meters, in_force, cache) = (meters.clone(), in_force.clone(), cache.clone());
         let (queue, driver) = (queue.clone(), driver.clone());
@@ -336,7 +339,10 @@ impl Running {
                 let running = self.clone();
                 move || {
                     let now = clock::now();
-                    lock(&running.readings).iter().flat_map(|r| r.beats().map(|b| now.since(b)).collect::<Vec<_>>()).collect()
+                    lock(&running.readings)
+                        .iter()
+                        .flat_map(|r| r.beats().map(|b| now.since(b)).collect::<Vec<_>>())
+                        .collect()
                 }
             };
             let listening = self.listening.clone();

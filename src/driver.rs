@@ -101,7 +101,9 @@ fn announce(change: Change, group: &Group) {
     let now = clock::now();
     let last_answer = |id: ServerId| group.server(id).answered_at().map(|at| now.since(at));
     event::report(match change {
-        Change::Silent(id) => Event::ServerSilent { group: name, server: server(id), last_answer_ago: last_answer(id) },
+        Change::Silent(id) => {
+            Event::ServerSilent { group: name, server: server(id), last_answer_ago: last_answer(id) }
+        }
         Change::Spoke(id) => Event::ServerSpoke { group: name, server: server(id) },
         Change::Down(id, by) => Event::ServerDown {
             group: name,
@@ -476,13 +478,8 @@ async fn ask_once(cell: &Cell, question: &Question<'_>, ask: Ask) -> Verdict {
     let deadline = Instant::now() + clock::now().until(ask.until);
     match cell.endpoint(ask.server).ask(protocol, &asked, deadline).await {
         Ok(received) => {
-            let terms = Terms {
-                over_tcp: received.over_tcp,
-                with_edns: ask.with_edns,
-                trust_ad,
-                ttl,
-                wall: clock::wall(),
-            };
+            let terms =
+                Terms { over_tcp: received.over_tcp, with_edns: ask.with_edns, trust_ad, ttl, wall: clock::wall() };
             vet::vet(&received.bytes, question, terms, clock::now())
         }
         Err(failure) => unanswered(failure, ask.with_edns),

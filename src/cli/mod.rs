@@ -7,8 +7,7 @@
 
 mod ask;
 pub mod render;
-pub mod source;
-pub mod start;
+mod start;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -22,7 +21,7 @@ use crate::config::default_text;
 use crate::observe::control::FlushText;
 use crate::wire::Name;
 
-use self::source::{ConfigSource, shown_path};
+use crate::upkeep::source::{ConfigSource, shown_path};
 
 /// All is well.
 pub const EXIT_FINE: u8 = 0;

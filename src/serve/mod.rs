@@ -22,11 +22,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cache::Cache;
 use crate::cache::entry::{Data, Entry, GroupStamp};
 use crate::cache::freshness::{StaleSettings, Standing};
 use crate::cache::front::Front;
 use crate::cache::key::{Key, NameBuffer, OwnedQuestion, Question, fold};
-use crate::cache::Cache;
 use crate::clock::Moment;
 use crate::limits::STALE_RECHECK;
 use crate::observe::metrics::{Source, Tally};

@@ -226,7 +226,7 @@ fn bind_first(places: &[PathBuf]) -> Result<Bound, String> {
 
 fn bind(path: &Path) -> io::Result<Bound> {
     let directory = path.parent().ok_or_else(|| io::Error::other("the path has no directory"))?;
-    have_directory(directory)?;
+    make_directory(directory)?;
     if is_served(path)? {
         return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves it"));
     }
@@ -246,7 +246,12 @@ fn bind(path: &Path) -> io::Result<Bound> {
     bound
 }
 
-fn have_directory(directory: &Path) -> io::Result<()> {
+/// Makes the directory of a socket, 0750, or says why the one that is there will not do.
+///
+/// # Errors
+///
+/// What the system says, or that everybody may write the directory.
+pub fn make_directory(directory: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o750).create(directory) {
         // The umask may have taken something away.
         Ok(()) => fs::set_permissions(directory, Permissions::from_mode(0o750)),

@@ -1,0 +1,253 @@
+//! What the running process says of itself: status, explanations, and what it does when told.
+
+use std::sync::atomic::Ordering;
+
+use serde_json::{Value, json};
+
+use super::policy::Placed;
+use super::{Running, lock};
+use crate::cache::entry::Data;
+use crate::cache::freshness::Standing;
+use crate::cache::key::Question;
+use crate::clock::{self, Moment};
+use crate::observe::control::server::{Controlled, Flush, Reloading};
+use crate::observe::event::{self, Event};
+use crate::observe::status::{
+    CacheStatus, ConfigStatus, Gather, GroupStatus, ListenStatus, Questions, ServerStatus, Snapshot,
+};
+use crate::resolve::patience::{self, Circumstances};
+use crate::resolve::vet::Fault;
+use crate::serve::GroupPolicy;
+use crate::upstream::{Group, ServerId, tier};
+use crate::wire::name::suffixes;
+use crate::wire::{Name, build, rcode};
+
+impl Gather for Running {
+    fn gather(&self) -> Snapshot {
+        let now = clock::now();
+        let uptime = now.since(self.started).as_secs();
+        let changing = self.changing();
+        let census = self.cache.census();
+        let config = &changing.loaded;
+        let wall = clock::wall();
+        let mut warnings: Vec<String> = self.socket_remarks.clone();
+        warnings.extend(config.warnings.iter().map(|w| super::remark_of(config, w)));
+        warnings.extend(changing.around.system.remarks.iter().cloned());
+        warnings.extend(changing.around.remarks.iter().chain(&changing.remarks).cloned());
+        if config.fallback {
+            warnings.push("the configuration file was refused; its last accepted copy is in force".into());
+        }
+        if !changing.last_reload_ok {
+            warnings.push("the last configuration was refused; `evenkeel check` says why".into());
+        }
+        let groups: Vec<GroupStatus> = changing.placed.iter().map(|p| group_status(p, now)).collect();
+        for group in groups.iter().filter(|g| g.servers.is_empty()) {
+            warnings.push(format!("group {} has no upstream", group.name));
+        }
+        Snapshot {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: uptime,
+            started_unix: wall.0 - i64::try_from(uptime).unwrap_or(0),
+            ready: self.ready.load(Ordering::Relaxed),
+            listen: self.listening.iter().map(|a| ListenStatus { address: a.to_string(), waiting: None }).collect(),
+            groups,
+            cache: CacheStatus {
+                bytes: census.bytes,
+                max_bytes: changing.began_with.cache.max_bytes,
+                entries: census.entries,
+                evictions: census.evicted,
+            },
+            config: ConfigStatus {
+                file: config.path.as_ref().map(|p| p.display().to_string()),
+                hash: config.hash.clone(),
+                age_seconds: u64::try_from(wall.0 - config.read_at.0).unwrap_or(0),
+                fallback: config.fallback,
+                last_reload_ok: changing.last_reload_ok,
+                last_reload_unix: config.read_at.0,
+                needs_restart: changing
+                    .began_with
+                    .restart_differences(&config.config)
+                    .into_iter()
+                    .map(str::to_owned)
+                    .collect(),
+            },
+            tcp_connections: lock(&self.connections).as_ref().map_or(0, |c| c.open() as u64),
+            udp_receive_drops: lock(&self.readings).as_ref().map_or(0, |r| r.counts().receive_drops),
+            log_dropped: self.log.dropped(),
+            warnings,
+            events: event::recent(),
+        }
+    }
+}
+
+fn group_status(placed: &Placed, now: Moment) -> GroupStatus {
+    let cell = &placed.cell;
+    cell.with(|g| GroupStatus {
+        name: placed.name.clone(),
+        zones: g.settings().zones.iter().map(Name::to_string).collect(),
+        tier_in_use: if g.servers().is_empty() { 0 } else { g.tier_in_use() as u8 + 1 },
+        belief: g.belief().word(),
+        patience_ms: g.patience().as_secs_f64() * 1e3,
+        in_flight: g.bulkhead().in_flight().into(),
+        in_flight_max: g.settings().in_flight_max.into(),
+        servers: (0..g.servers().len()).map(|i| server_status(g, cell.faults(ServerId(i as u16)), i, now)).collect(),
+        budget_denied: g.budget_denied(),
+        bulkhead_rejected: g.bulkhead().rejected().map(|(bound, n)| (bound.word(), n)).into(),
+        tier_shifts: [tier::Why::Unfit, tier::Why::Held].map(|why| (why.word(), g.shifts()[why as usize])).into(),
+    })
+}
+
+fn server_status(g: &Group, faults: [u64; Fault::ALL.len()], index: usize, now: Moment) -> ServerStatus {
+    let id = ServerId(index as u16);
+    let s = g.server(id);
+    let (state, reason) = s.state();
+    let reason = match s.answered_at() {
+        Some(at) => format!("{reason}; last answer {} s ago", now.since(at).as_secs()),
+        None => reason.to_owned(),
+    };
+    let [first, retry, hedge, probe, refresh] = *s.asked();
+    ServerStatus {
+        name: s.settings.name.clone(),
+        address: s.settings.address.to_string(),
+        protocol: s.settings.protocol.to_string(),
+        tier: s.tier as u8 + 1,
+        state,
+        reason,
+        latency_ms: (s.latency().p50() > std::time::Duration::ZERO).then(|| s.latency().p50().as_secs_f64() * 1e3),
+        hedge_ms: Some(g.hedge_after(id).as_secs_f64() * 1e3),
+        questions: Questions { first, retry, hedge, probe, refresh },
+        failures: Fault::ALL.iter().zip(faults).filter(|(_, n)| *n > 0).map(|(f, n)| (f.word(), n)).collect(),
+    }
+}
+
+impl Controlled for Running {
+    fn status(&self) -> Value {
+        serde_json::to_value(self.gather()).unwrap_or(Value::Null)
+    }
+
+    fn explain(&self, name: &Name, qtype: u16) -> Result<Value, String> {
+        let now = clock::now();
+        let policy = self.in_force.policy();
+        let question = Question { name: name.as_wire(), qtype, dnssec_ok: false, cd: false };
+        let mut steps = Vec::new();
+        if build::is_question_only(qtype) {
+            steps.push(format!("type {qtype} is never forwarded"));
+        }
+        if let Some(word) = local_word(&policy.local, name, qtype) {
+            steps.push(format!("local: {word}; nobody is asked"));
+            return Ok(json!({ "name": name.to_string(), "qtype": qtype, "steps": steps, "source": "local" }));
+        }
+        let Some(group) = policy.routes.find(name.as_wire()).map(|i| &policy.groups[i]) else {
+            steps.push("route: no group has a zone for this name: REFUSED".into());
+            return Ok(json!({ "name": name.to_string(), "qtype": qtype, "steps": steps, "source": "refused" }));
+        };
+        let entry = self.cache.look(self.cache.key(&question), &question);
+        let healings = group.outlook.healings();
+        let data = entry.as_ref().and_then(|e| e.data());
+        let due_before = self.cache.due_before();
+        let mut source = "upstream";
+        match data.map(|d| (d, d.standing(group.stale.max_age, due_before, now))) {
+            None => steps.push("cache: no answer".into()),
+            Some((d, _)) if d.group != group.stamp => {
+                steps.push("cache: an answer of another group; it counts as expired".into());
+            }
+            Some((d, Standing::Fresh { age })) => {
+                source = "fresh";
+                steps.push(format!("cache: fresh, {} s left, {}", d.ttl.saturating_sub(age), said(d)));
+            }
+            Some((d, Standing::Stale { past })) => {
+                source = "stale";
+                let wait = patience::wait(Circumstances {
+                    belief: group.outlook.belief(),
+                    failed_of_late: entry.as_ref().is_some_and(|e| e.failure(healings, now).is_some()),
+                    patience: group.outlook.patience(),
+                    past,
+                    ttl: d.ttl,
+                });
+                steps.push(format!(
+                    "cache: stale for {} s, {}; it is given where no fresh answer comes within {} ms",
+                    past.as_secs(),
+                    said(d),
+                    wait.as_millis()
+                ));
+            }
+            Some((d, Standing::Gone)) => steps.push(format!("cache: too old to serve, {}", said(d))),
+        }
+        if let Some(f) = entry.as_ref().and_then(|e| e.failure(healings, now)) {
+            let left = now.until(f.until).as_millis();
+            steps.push(format!(
+                "cache: failed {} times, remembered for {left} ms more (extended error {})",
+                f.count, f.ede
+            ));
+            if data.is_none() {
+                source = "failed";
+            }
+        }
+        steps.push(self.whom(group));
+        Ok(json!({
+            "name": name.to_string(),
+            "qtype": qtype,
+            "group": group.name,
+            "source": source,
+            "steps": steps,
+        }))
+    }
+
+    fn flush(&self, what: &Flush) -> u64 {
+        let entries = match what {
+            Flush::Name(name) => self.cache.flush(&|e| e.name() == name.as_wire()),
+            Flush::Zone(zone) => self.cache.flush(&|e| suffixes(e.name()).any(|s| s == zone.as_wire())),
+            Flush::All => self.cache.flush(&|_| true),
+        };
+        event::report(Event::Flushed { entries });
+        entries
+    }
+
+    fn reload(&self) -> Reloading<'_> {
+        Box::pin(async move { self.reload_now() })
+    }
+}
+
+impl Running {
+    /// Whom a question of a group would go to, and what is believed of the group.
+    fn whom(&self, group: &GroupPolicy) -> String {
+        let changing = self.changing();
+        let Some(placed) = changing.placed.iter().find(|p| p.cell.stamp == group.stamp) else {
+            return format!("route: group {}, which has gone", group.name);
+        };
+        placed.cell.with(|g| {
+            let listed: Vec<String> = g
+                .servers()
+                .iter()
+                .map(|s| format!("{} (tier {}, {}: {})", s.settings.name, s.tier + 1, s.state().0, s.state().1))
+                .collect();
+            if listed.is_empty() {
+                return format!("route: group {}, which has no upstream: SERVFAIL", group.name);
+            }
+            format!(
+                "route: group {}, believed {}, tier {} in use; servers: {}",
+                group.name,
+                g.belief().word(),
+                g.tier_in_use() + 1,
+                listed.join(", ")
+            )
+        })
+    }
+}
+
+fn said(data: &Data) -> String {
+    let records = u16::from_be_bytes([data.stored().wire[6], data.stored().wire[7]]);
+    format!("{} with {records} records, from tier {}", rcode::word(data.rcode()), data.tier + 1)
+}
+
+/// The word of the local answer to a question of this node, where there is one.
+fn local_word(local: &crate::serve::local::Local, name: &Name, qtype: u16) -> Option<&'static str> {
+    let packet = build::question(name.as_wire(), qtype, false, false, false);
+    let query = crate::wire::query::check(&packet).ok()?;
+    let client = crate::serve::Client {
+        address: std::net::Ipv4Addr::LOCALHOST.into(),
+        transport: crate::serve::Transport::Tcp,
+    };
+    let mut out = vec![0; 512];
+    local.answer(&query, &client, &mut out, 512, 0).map(|a| a.kind.word())
+}
