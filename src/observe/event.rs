@@ -586,7 +586,8 @@ mod tests {
     fn one_server_does_not_silence_another() {
         let mut reporter = Reporter::default();
         (0..20).for_each(|_| drop(reporter.admit(&down(None), Moment::ZERO, 0)));
-        let other = Event::ServerSilent { group: "default".into(), server: "192.0.2.2".into(), last_answer_ago: None };
+        let other =
+            Event::ServerSilent { group: "default".into(), server: "192.0.2.2".into(), last_answer_ago: None };
         assert!(reporter.admit(&other, Moment::ZERO, 0).is_some());
     }
 
