@@ -6,7 +6,7 @@
 //!
 //! - Our own lines are written from the configured level on. Lines of libraries are written from `debug` on only: they
 //!   may hold DNS names, which never stand above debug.
-//! - Text is "time level sentence field=value"; under journald, which adds the time itself, "<priority>sentence …"
+//! - Text is "time level sentence field=value"; under journald, which adds the time itself, `<priority>sentence …`
 //!   (sd-daemon(3)); JSON is one object a line. Control characters are escaped, so that one event is one line.
 //! - Level and format follow a reload.
 

@@ -7,7 +7,7 @@
 //! At a scrape [`Meters::render`] sums the blocks, adds what a [`Snapshot`] says of the rest, and has
 //! metrics-exporter-prometheus write it. Its recorder is made anew each time, so that servers and groups that a reload
 //! took away are gone from the page too. Histograms are written here: the recorder's own keep every sample until they
-//! are rendered. [`METRICS`] is the list of all there is.
+//! are rendered. `METRICS` is the list of all there is.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

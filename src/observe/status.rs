@@ -208,7 +208,7 @@ pub fn page(s: &Snapshot) -> String {
             let _ = write!(
                 body,
                 "<tr class={}><td>{}<td>{} ({})<td>{}<td>{}<td>{latency}<td>{questions}<td>{failures}</tr>",
-                if server.state == SERVER_STATES[0] { "ok" } else { "w" },
+                if matches!(server.state, "silent" | "down") { "w" } else { "ok" },
                 server.tier,
                 Html(&server.name),
                 Html(&server.protocol),
@@ -273,6 +273,14 @@ pub(crate) mod tests {
         assert!(!page.contains("<script") && !page.contains("<b>"));
     }
 
+    #[test]
+    fn only_servers_that_do_not_answer_stand_out() {
+        let page = page(&sample());
+        assert!(
+            page.contains("<tr class=ok><td>1<td>192.0.2.1 ") && page.contains("<tr class=w><td>2<td>192.0.2.2 ")
+        );
+    }
+
     /// A snapshot with something everywhere.
     pub(crate) fn sample() -> Snapshot {
         let server = |name: &str, tier, state| ServerStatus {
@@ -297,7 +305,7 @@ pub(crate) mod tests {
                 name: "default".into(),
                 zones: vec![".".into()],
                 tier_in_use: 1,
-                belief: "fit",
+                belief: "healthy",
                 patience_ms: 150.0,
                 in_flight: 3,
                 in_flight_max: 4096,
