@@ -228,6 +228,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_server_on_ipv6_is_asked_from_ipv6() {
+        let Ok(server) = UdpSocket::bind("[::1]:0").await else { return };
+        let endpoint = Endpoint::new(server.local_addr().unwrap(), None);
+        let question = asked(1);
+        let (reply, ()) = tokio::join!(endpoint.ask_udp(&question, soon()), async {
+            let mut packet = [0; 512];
+            let (length, from) = server.recv_from(&mut packet).await.unwrap();
+            server.send_to(&reply_to(&packet[..length], &[]), from).await.unwrap();
+        });
+        assert!(reply.is_ok());
+    }
+
+    #[tokio::test]
     async fn ports_and_ids_of_questions_differ() {
         let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let endpoint = Endpoint::new(server.local_addr().unwrap(), None);

@@ -1,6 +1,15 @@
 //! The program as a process on loopback, asked by clients and standing on servers that behave well or badly.
 //!
-//! One test program, since all of it stands on `tests/support`; tests that measure time ask it for quiet.
+//! One test program, since all of it stands on `tests/support`. Tests that measure time hold [`support::quiet`], the
+//! others [`support::busy`], so that nothing runs beside a measurement.
 
+#[path = "../rfc/mod.rs"]
+mod rfc;
 #[path = "../support/mod.rs"]
 mod support;
+
+mod bytes;
+mod forward;
+mod outage;
+mod process;
+mod stale;

@@ -45,12 +45,12 @@ impl Authority {
         let asked = Arc::new(AtomicUsize::new(0));
         let mut server = Server::new(Counted { catalog, asked: asked.clone() });
         let address = super::free_address();
-        let serving = runtime().block_on(async {
+        runtime().block_on(async {
             server.register_socket(UdpSocket::bind(address).await.unwrap());
             let listener = TcpListener::bind(address).await.unwrap();
             server.register_listener(listener, Duration::from_secs(10), 64);
-            tokio::spawn(async move { server.block_until_done().await.unwrap_or_default() })
         });
+        let serving = runtime().spawn(async move { server.block_until_done().await.unwrap_or_default() });
         Self { address, asked, serving }
     }
 

@@ -40,13 +40,18 @@ pub struct Ended {
 
 impl Daemon {
     /// Starts with `configuration`, to which addresses, state directory and control socket are added where it does not
-    /// say them, and waits for the first answer.
+    /// say them, and waits for the first answer. `{port}` in it becomes the port of [`Daemon::address`].
     ///
     /// # Panics
     ///
     /// Where the process ends, or does not answer in time; with its log.
     pub fn start(configuration: &str) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), configuration, &[])
+    }
+
+    /// Starts with these servers as its only tier, in this order.
+    pub fn over(servers: &[SocketAddr]) -> Self {
+        Self::start(&tiers(&[servers], "order = \"listed\"\n"))
     }
 
     /// [`Daemon::start`] with the state that an earlier process left, and more arguments.
@@ -266,7 +271,7 @@ fn settled(text: Arc<Mutex<String>>) -> String {
 
 fn completed(configuration: &str, dns: SocketAddr, admin: SocketAddr, directory: &Path) -> String {
     let directory = directory.display();
-    let mut text = configuration.to_owned();
+    let mut text = configuration.replace("{port}", &dns.port().to_string());
     for (section, key, value) in [
         ("listen", "dns", format!("[\"{dns}\"]")),
         ("admin", "listen", format!("\"{admin}\"")),

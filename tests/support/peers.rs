@@ -132,7 +132,7 @@ pub fn unbound(authority: SocketAddr) -> Option<Server> {
     let configuration = format!(
         "server:\n interface: {ip}@{port}\n port: {port}\n username: \"\"\n chroot: \"\"\n directory: \"{place}\"\n \
          pidfile: \"\"\n use-syslog: no\n do-daemonize: no\n do-not-query-localhost: no\n num-threads: 1\n \
-         module-config: \"iterator\"\n max-query-restarts: 20\n access-control: 127.0.0.0/8 allow\n minimal-responses: no\n \
+         module-config: \"iterator\"\n max-query-restarts: 20\n rrset-roundrobin: no\n access-control: 127.0.0.0/8 allow\n minimal-responses: no\n \
          local-zone: \".\" static\n local-data: \". 3600 IN NS ns.{KINDS_ORIGIN}\"\n \
          local-zone: \"{KINDS_ORIGIN}\" transparent\n\
          remote-control:\n control-enable: no\n\

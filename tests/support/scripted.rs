@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::OwnedReadHalf;
@@ -58,7 +58,6 @@ pub struct Seen {
     pub question: Question,
     pub over_tcp: bool,
     pub from: SocketAddr,
-    pub at: Instant,
 }
 
 /// The server. It ends when dropped.
@@ -164,7 +163,7 @@ impl Script {
     fn on_question(&mut self, packet: &[u8], over_tcp: bool, from: SocketAddr) -> (Duration, Vec<Vec<u8>>) {
         let Some(question) = question_of(packet) else { return (Duration::ZERO, Vec::new()) };
         let nth = self.seen.len();
-        self.seen.push(Seen { question: question.clone(), over_tcp, from, at: Instant::now() });
+        self.seen.push(Seen { question: question.clone(), over_tcp, from });
         let delay = if let Behaviour::Slow(delay) = self.behaviour { delay } else { Duration::ZERO };
         (delay, self.replies(&question, over_tcp, nth))
     }

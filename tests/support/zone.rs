@@ -75,12 +75,6 @@ impl Zone {
         self
     }
 
-    /// Takes out all records of a name.
-    pub fn without(mut self, name: &str) -> Self {
-        self.records.remove(&key(name));
-        self
-    }
-
     /// The answer, with the whole chain of CNAMEs in it.
     pub fn find(&self, question: &Question) -> Found {
         let mut found = Found::default();

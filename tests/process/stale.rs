@@ -1,0 +1,156 @@
+//! What was known keeps being answered when nobody answers any more (RFC 8767), without a wait that can be spared.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::support::client::{Sample, load, percentile};
+use crate::support::daemon::{Daemon, tiers};
+use crate::support::message::{rcode, rtype};
+use crate::support::scripted::{Behaviour, Upstream};
+use crate::support::zone::Zone;
+use crate::support::{busy, quiet, wait_for};
+
+const KNOWN: [[u8; 4]; 1] = [[192, 0, 2, 1]];
+const STALE: u16 = 3;
+const STALE_NXDOMAIN: u16 = 19;
+
+/// TTLs of a second, so that a test can wait them out.
+fn zone() -> Zone {
+    Zone::new(".").negative_ttl(1).any_below("test.", 1, "192.0.2.1")
+}
+
+fn names() -> impl Iterator<Item = String> {
+    (0..100).map(|n| format!("n{n}.test."))
+}
+
+/// Asks for all names, and waits until their TTL has run out.
+fn learn(daemon: &Daemon) {
+    for sample in load(daemon.address(), names(), rtype::A, 500, Duration::from_secs(5)) {
+        assert_eq!(sample.reply.unwrap().addresses(), KNOWN);
+    }
+    thread::sleep(Duration::from_millis(1200));
+}
+
+fn all_stale(samples: &[Sample]) {
+    for sample in samples {
+        let reply = sample.reply.as_ref().unwrap_or_else(|| panic!("{} got no answer", sample.name));
+        assert_eq!(reply.addresses(), KNOWN, "{}", sample.name);
+        assert!(reply.edes().contains(&STALE), "{}: {:?}", sample.name, reply.edes());
+    }
+}
+
+// The upstreams fall silent with names in cache. In the first second each client waits for at most its patience (150 ms
+// where upstreams were quick); once health has seen it, for nothing.
+#[test]
+fn when_all_are_silent_known_names_are_answered_within_patience_and_later_at_once() {
+    let _quiet = quiet();
+    let (first, second) = (Upstream::new(zone()), Upstream::new(zone()));
+    let daemon = Daemon::start(&tiers(&[&[first.address()], &[second.address()]], ""));
+    learn(&daemon);
+    first.behave(Behaviour::Silent);
+    second.behave(Behaviour::Silent);
+    let samples = load(daemon.address(), names(), rtype::A, 100, Duration::from_secs(5));
+    all_stale(&samples);
+    let slowest = percentile(&samples, 1.0);
+    assert!(slowest <= Duration::from_millis(200), "first second: {slowest:?}");
+
+    thread::sleep(Duration::from_secs(2));
+    let samples = load(daemon.address(), names(), rtype::A, 100, Duration::from_secs(5));
+    all_stale(&samples);
+    let p99 = percentile(&samples, 0.99);
+    assert!(p99 <= Duration::from_millis(5), "later: {p99:?}");
+}
+
+// Nobody answers a name that was never seen. The client is told so within the deadline, and soon at once.
+#[test]
+fn when_all_are_silent_unknown_names_are_servfail_within_the_deadline_and_soon_at_once() {
+    let _quiet = quiet();
+    let upstream = Upstream::new(zone());
+    let daemon = Daemon::over(&[upstream.address()]);
+    learn(&daemon);
+    upstream.behave(Behaviour::Silent);
+    let (reply, took) = daemon.ask_timed("never1.test.", rtype::A);
+    assert_eq!(reply.rcode, rcode::SERVFAIL);
+    assert!(reply.edes().iter().any(|e| [22, 23].contains(e)), "{:?}", reply.edes());
+    assert!(took <= Duration::from_millis(4100), "{took:?}");
+
+    thread::sleep(Duration::from_secs(2));
+    let (reply, took) = daemon.ask_timed("never1.test.", rtype::A);
+    assert_eq!(reply.rcode, rcode::SERVFAIL);
+    assert!(took <= Duration::from_millis(500), "the same name again: {took:?}");
+}
+
+#[test]
+fn when_all_ports_are_closed_known_names_are_answered_at_once() {
+    let _quiet = quiet();
+    let mut upstream = Upstream::new(zone());
+    let daemon = Daemon::over(&[upstream.address()]);
+    learn(&daemon);
+    upstream.close();
+    let (reply, took) = daemon.ask_timed("n1.test.", rtype::A);
+    assert_eq!((reply.addresses(), reply.edes()), (KNOWN.to_vec(), vec![STALE]));
+    assert!(took < Duration::from_millis(100), "{took:?}");
+}
+
+#[test]
+fn a_failure_neither_replaces_nor_shadows_what_was_known() {
+    let _busy = busy();
+    for behaviour in [
+        Behaviour::Fail(rcode::SERVFAIL, None),
+        Behaviour::Fail(rcode::REFUSED, None),
+        Behaviour::Garbage,
+        Behaviour::CutBody,
+        Behaviour::HeaderOnly(rcode::SERVFAIL),
+    ] {
+        let upstream = Upstream::new(zone());
+        let daemon = Daemon::over(&[upstream.address()]);
+        assert_eq!(daemon.ask("www.test.", rtype::A).addresses(), KNOWN);
+        thread::sleep(Duration::from_millis(1200));
+        upstream.behave(behaviour.clone());
+        for _ in 0..3 {
+            let reply = daemon.ask("www.test.", rtype::A);
+            assert_eq!(reply.addresses(), KNOWN, "{behaviour:?}");
+            assert!(reply.edes().contains(&STALE), "{behaviour:?}: {:?}", reply.edes());
+        }
+    }
+}
+
+#[test]
+fn when_a_server_comes_back_answers_are_fresh_again() {
+    let _busy = busy();
+    let upstream = Upstream::new(zone());
+    let daemon = Daemon::over(&[upstream.address()]);
+    learn(&daemon);
+    upstream.behave(Behaviour::Silent);
+    load(daemon.address(), names(), rtype::A, 50, Duration::from_secs(2));
+    upstream.know(Zone::new(".").any_below("test.", 60, "192.0.2.2"));
+    upstream.behave(Behaviour::Answer);
+    wait_for("a fresh answer", Duration::from_secs(5), || {
+        let reply = daemon.ask("n1.test.", rtype::A);
+        (reply.edes().is_empty() && reply.addresses() == [[192, 0, 2, 2]]).then_some(())
+    });
+}
+
+#[test]
+fn a_stale_nxdomain_is_served_and_says_so() {
+    let _busy = busy();
+    let upstream = Upstream::new(zone());
+    let daemon = Daemon::over(&[upstream.address()]);
+    assert_eq!(daemon.ask("no.example.", rtype::A).rcode, rcode::NXDOMAIN);
+    thread::sleep(Duration::from_millis(1200));
+    upstream.behave(Behaviour::Silent);
+    let reply = daemon.ask("no.example.", rtype::A);
+    assert_eq!((reply.rcode, reply.edes()), (rcode::NXDOMAIN, vec![STALE_NXDOMAIN]));
+}
+
+#[test]
+fn with_stale_off_nothing_is_served_past_its_ttl() {
+    let _busy = busy();
+    let upstream = Upstream::new(zone());
+    let configuration = tiers(&[&[upstream.address()]], "deadline = \"1s\"\n\n[stale]\nmax_age = \"0s\"\n");
+    let daemon = Daemon::start(&configuration);
+    assert_eq!(daemon.ask("www.test.", rtype::A).addresses(), KNOWN);
+    thread::sleep(Duration::from_millis(1200));
+    upstream.behave(Behaviour::Silent);
+    assert_eq!(daemon.ask("www.test.", rtype::A).rcode, rcode::SERVFAIL);
+}
