@@ -33,7 +33,8 @@ use crate::resolve::join::Joins;
 use crate::resolve::pursuit::{Answer, Ask, AttemptId, Brief, Failed, Pursuit, Step, Waiter};
 use crate::resolve::vet::{self, Fault, Terms, Verdict};
 use crate::serve::admit::ClientKey;
-use crate::serve::{Client, Opening, ReplyTo, Transport, reply};
+use crate::serve::reply::{self, Manner};
+use crate::serve::{Client, Opening, ReplyTo, Transport};
 use crate::transport::{Asked, Endpoint, Failure as Unanswered};
 use crate::upstream::bulkhead::Permit;
 use crate::upstream::group::Change;
@@ -133,6 +134,7 @@ struct Way {
     client: Client,
     reply_to: Box<dyn ReplyTo>,
     received: Moment,
+    turn: u32,
     stale: StaleSettings,
     slot: Option<ClientKey>,
 }
@@ -153,7 +155,6 @@ pub struct Driver {
     joins: Mutex<Joins<Arc<Running>>>,
     in_flight_per_client: AtomicU32,
     clients: Mutex<HashMap<ClientKey, u32>>,
-    turn: AtomicU64,
 }
 
 /// What the queue to the driver carries.
@@ -169,7 +170,6 @@ impl Driver {
             joins: Mutex::default(),
             in_flight_per_client: AtomicU32::new(IN_FLIGHT_PER_CLIENT.default as u32),
             clients: Mutex::default(),
-            turn: AtomicU64::new(0),
         }
     }
 
@@ -262,6 +262,7 @@ impl Driver {
             client: opening.client,
             reply_to,
             received: opening.received,
+            turn: opening.turn,
             stale: opening.stale_settings,
             slot: None,
         };
@@ -279,6 +280,7 @@ impl Driver {
             client: opening.client,
             reply_to,
             received: opening.received,
+            turn: opening.turn,
             stale: opening.stale_settings,
             slot: if let Slot::Taken(key) = slot { Some(key) } else { None },
         };
@@ -417,7 +419,7 @@ impl Driver {
         let query = way.query.view();
         let limit = reply::limit(&query, way.client.transport);
         out.resize(limit.max(out.len()), 0);
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) as u32;
+        let manner = Manner { limit, turn: way.turn };
         let out = &mut out[..limit];
         let failed = |ede: u16, kept: &[u8], out: &mut [u8]| {
             reply::error(query, rcode::SERVFAIL, Some(reply::ede(ede)), kept, out)
@@ -427,12 +429,12 @@ impl Driver {
                 (failed(code::OTHER, &[], out), Source::Failed)
             }
             Answer::Fresh(entry) => {
-                let n = entry.data().map_or(0, |d| reply::fresh(&query, d, limit, turn, now, out));
+                let n = entry.data().map_or(0, |d| reply::fresh(&query, d, manner, now, out));
                 (n, Source::Upstream)
             }
             Answer::Stale(entry) => {
                 let due = self.cache.due_before();
-                let stale = |d: &Data| reply::stale(&query, d, &way.stale, due, limit, turn, now, out);
+                let stale = |d: &Data| reply::stale(&query, d, &way.stale, due, manner, now, out);
                 let (n, past) = entry.data().map(stale).unwrap_or_default();
                 self.tally.stale(past);
                 (n, Source::Stale)

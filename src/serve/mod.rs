@@ -39,6 +39,7 @@ use crate::wire::query::{self, OwnedQuery, Query, Refusal};
 use crate::wire::{CLASS_IN, Ede, rcode, rtype};
 use admit::{Admit, ClientKey};
 use local::Local;
+use reply::Manner;
 use route::Routes;
 
 /// How a query came.
@@ -141,6 +142,8 @@ pub struct Opening {
     pub stale: Option<Arc<Entry>>,
     /// When the client gets it.
     pub stale_at: Moment,
+    /// Places by which the addresses of its answer are turned.
+    pub turn: u32,
     /// When the query came.
     pub received: Moment,
 }
@@ -239,14 +242,14 @@ impl Door {
             && data.group == group.stamp
             && let Standing::Fresh { .. } = data.standing(group.stale.max_age, due_before, now)
         {
-            return Path::Done(reply::fresh(&query, data, limit, turn, now, out), Source::Fresh);
+            return Path::Done(reply::fresh(&query, data, Manner { limit, turn }, now, out), Source::Fresh);
         }
         if !query.rd() {
             return refuse(code::NOT_AUTHORITATIVE, out);
         }
         let Some(group) = group else { return refused(query, Some(reply::ede(code::NOT_READY)), out) };
         let bound = self.policy.admit.bound_client(client.address);
-        let asking = Asking { query, question, key, client, bound, limit, turn, now };
+        let asking = Asking { query, question, key, client, bound, manner: Manner { limit, turn }, now };
         Self::not_fresh(&self.cache, &self.tally, group, entry, asking, out)
     }
 
@@ -259,7 +262,7 @@ impl Door {
         asking: Asking<'_>,
         out: &mut [u8],
     ) -> Path {
-        let Asking { query, question, limit, turn, now, .. } = asking;
+        let Asking { query, question, manner, now, .. } = asking;
         let due_before = cache.due_before();
         let healings = group.outlook.healings();
         let belief = group.outlook.belief();
@@ -297,7 +300,7 @@ impl Door {
             return Path::Open(asking.open(group, Some(entry), now + wait));
         }
         let Some(data) = entry.data() else { return Path::Silence };
-        let (n, past) = reply::stale(&query, data, &group.stale, due_before, limit, turn, now, out);
+        let (n, past) = reply::stale(&query, data, &group.stale, due_before, manner, now, out);
         tally.stale(past);
         // Behind the stale answer the name is asked again: not while its failure is remembered, and one name at most
         // every 30 s while the group is not believed healthy.
@@ -317,8 +320,7 @@ struct Asking<'q> {
     key: Key,
     client: Client,
     bound: Option<ClientKey>,
-    limit: usize,
-    turn: u32,
+    manner: Manner,
     now: Moment,
 }
 
@@ -334,6 +336,7 @@ impl Asking<'_> {
             stale_settings: group.stale,
             stale,
             stale_at,
+            turn: self.manner.turn,
             received: self.now,
         })
     }

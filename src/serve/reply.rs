@@ -24,10 +24,19 @@ pub fn limit(query: &Query<'_>, transport: Transport) -> usize {
     }
 }
 
+/// How a stored answer goes out.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// Most bytes of it.
+    pub limit: usize,
+    /// Places by which its addresses are turned.
+    pub turn: u32,
+}
+
 /// Writes the answer as it was stored, aged. Returns its length.
-pub fn fresh(query: &Query<'_>, data: &Data, limit: usize, turn: u32, now: Moment, out: &mut [u8]) -> usize {
+pub fn fresh(query: &Query<'_>, data: &Data, manner: Manner, now: Moment, out: &mut [u8]) -> usize {
     let age = now.since(data.stored).as_secs() as u32;
-    let shape = Shape { limit, ad: true, ede: None, turn };
+    let shape = Shape { limit: manner.limit, ad: true, ede: None, turn: manner.turn };
     patch::answer(query, &data.stored(), Ageing::Fresh { age }, shape, out)
 }
 
@@ -39,18 +48,17 @@ pub fn stale(
     data: &Data,
     settings: &StaleSettings,
     due_before: Moment,
-    limit: usize,
-    turn: u32,
+    manner: Manner,
     now: Moment,
     out: &mut [u8],
 ) -> (usize, Duration) {
     let past = match data.standing(settings.max_age, due_before, now) {
-        Standing::Fresh { .. } => return (fresh(query, data, limit, turn, now, out), Duration::ZERO),
+        Standing::Fresh { .. } => return (fresh(query, data, manner, now, out), Duration::ZERO),
         Standing::Stale { past } => past,
         Standing::Gone => settings.max_age,
     };
     let ede = if data.kind == Kind::NxDomain { STALE_NXDOMAIN } else { STALE };
-    let shape = Shape { limit, ad: true, ede: Some(ede), turn };
+    let shape = Shape { limit: manner.limit, ad: true, ede: Some(ede), turn: manner.turn };
     (patch::answer(query, &data.stored(), Ageing::Stale { ttl: settings.reply_ttl }, shape, out), past)
 }
 

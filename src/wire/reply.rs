@@ -390,11 +390,11 @@ mod tests {
             packet.extend(record(&[0xc0, 12], 2, 9, &[0xc0, 16]));
             let n = packet.len();
             for (at, to) in changes { packet[at % n] = to; }
-            if let Ok(r) = check(&packet) {
-                if let Some((wire, ttls)) = r.cut_opt() {
-                    prop_assert_eq!(ttls.len(), r.records().len());
-                    prop_assert!(check(&wire).is_ok());
-                }
+            if let Ok(r) = check(&packet)
+                && let Some((wire, ttls)) = r.cut_opt()
+            {
+                prop_assert_eq!(ttls.len(), r.records().len());
+                prop_assert!(check(&wire).is_ok());
             }
         }
     }
