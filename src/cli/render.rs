@@ -3,7 +3,7 @@
 //! Pure. Status and explanations are JSON whose fields grow with the program. The few that this file knows are laid
 //! out; every other one is shown by its name, so that nothing that the process says is lost.
 //!
-//! Of a status it knows `version`, `uptime_seconds`, `listen[]`, `groups[{name, tier_in_use, belief,
+//! Of a status it knows `events[{level, text, unix}]`, `version`, `uptime_seconds`, `listen[]`, `groups[{name, tier_in_use, belief,
 //! servers[{name, address, tier, state, reason, latency_ms}]}]`, `cache{bytes, max_bytes, entries}`,
 //! `config{file, hash, age_seconds, fallback, needs_restart[]}` and `warnings[]`.
 
@@ -29,7 +29,13 @@ pub fn status(status: &Value) -> String {
         let _ = writeln!(out, "warning   {}", one_line(&warning));
     }
     for address in list(fields.remove("listen")) {
-        let _ = writeln!(out, "listen    {}", one_line(&address));
+        let shown = match &address {
+            Value::Object(fields) if fields.get("waiting").is_none_or(Value::is_null) => {
+                fields.get("address").map_or_else(|| one_line(&address), scalar)
+            }
+            other => one_line(other),
+        };
+        let _ = writeln!(out, "listen    {shown}");
     }
     if let Some(Value::Object(config)) = fields.remove("config") {
         write_config(config, &mut out);
@@ -40,8 +46,19 @@ pub fn status(status: &Value) -> String {
     for group in list(fields.remove("groups")) {
         write_group(group, &mut out);
     }
+    let events = list(fields.remove("events"));
     write_rest(&fields, 0, &mut out);
+    for event in &events {
+        write_event(event, &mut out);
+    }
     out
+}
+
+fn write_event(event: &Value, out: &mut String) {
+    let field = |name: &str| event.get(name).map_or_else(String::new, scalar);
+    let seconds = event.get("unix").and_then(Value::as_u64).unwrap_or(0) % 86_400;
+    let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let _ = writeln!(out, "event     {h:02}:{m:02}:{s:02}Z {:5} {}", field("level"), field("text"));
 }
 
 /// What would be done with a question, and why.
@@ -113,7 +130,8 @@ fn write_group(group: Value, out: &mut String) {
         let (tier, name, address, state) = (cell("tier"), cell("name"), cell("address"), cell("state"));
         let (latency, reason) = (cell("latency_ms"), cell("reason"));
         let latency = if latency.is_empty() { latency } else { format!("{latency} ms") };
-        let rest: Vec<String> = server.iter().map(|(k, v)| format!("{k} {}", one_line(v))).collect();
+        let said = server.iter().filter(|(_, v)| !v.as_object().is_some_and(Map::is_empty));
+        let rest: Vec<String> = said.map(|(k, v)| format!("{} {}", k.replace('_', " "), one_line(v))).collect();
         let name = if address.is_empty() || address.contains(&name) { address } else { format!("{name} {address}") };
         rows.push([format!("tier {tier}"), name, state, latency, reason, rest.join(", ")]);
     }
@@ -152,6 +170,13 @@ fn write_rest(fields: &Map<String, Value>, indent: usize, out: &mut String) {
                 }
             }
             Value::Array(items) if items.is_empty() => {}
+            // Sentences stand on lines of their own.
+            Value::Array(items) if items.iter().any(|i| i.as_str().is_some_and(|s| s.contains(' '))) => {
+                for (n, item) in items.iter().enumerate() {
+                    let name = if n == 0 { name.as_str() } else { "" };
+                    let _ = writeln!(out, "{:indent$}{name:width$}  {}", "", one_line(item));
+                }
+            }
             other => {
                 let _ = writeln!(out, "{:indent$}{name:width$}  {}", "", one_line(other));
             }
@@ -171,7 +196,8 @@ fn one_line(value: &Value) -> String {
     match value {
         Value::Array(items) => items.iter().map(one_line).collect::<Vec<_>>().join(", "),
         Value::Object(fields) => {
-            let shown = fields.iter().filter(|(_, v)| !v.is_null());
+            let is_empty = |v: &Value| v.is_null() || v.as_object().is_some_and(Map::is_empty);
+            let shown = fields.iter().filter(|(_, v)| !is_empty(v));
             shown
                 .map(|(name, v)| format!("{} {}", name.replace('_', " "), one_line(v)))
                 .collect::<Vec<_>>()
@@ -274,7 +300,7 @@ rates
             "entry": { "ttl": 300 },
         }));
         assert!(shown.contains("verdict   stale\n"), "{shown}");
-        assert!(shown.contains("why       the group is down, the answer is 3m old\n"), "{shown}");
+        assert!(shown.contains("why       the group is down\n          the answer is 3m old\n"), "{shown}");
         assert!(shown.contains("entry\n  ttl       300\n"), "{shown}");
     }
 
