@@ -30,7 +30,7 @@ pub fn status(status: &Value) -> String {
     }
     for address in list(fields.remove("listen")) {
         let shown = match &address {
-            Value::Object(fields) if fields.get("waiting").is_none_or(Value::is_null) => {
+            Value::Object(fields) if fields.iter().all(|(k, v)| k == "address" || v.is_null()) => {
                 fields.get("address").map_or_else(|| one_line(&address), scalar)
             }
             other => one_line(other),
