@@ -36,9 +36,10 @@ fn it_says_where_it_listens_and_whom_it_asks() {
     let _busy = busy();
     let upstream = Upstream::new(zone());
     let daemon = Daemon::over(&[upstream.address()]);
-    let log = daemon.log();
-    assert!(log.contains(&daemon.address().to_string()), "{log}");
-    assert!(log.contains(&upstream.address().to_string()), "{log}");
+    for address in [daemon.address(), upstream.address()] {
+        let said = || daemon.log().contains(&address.to_string()).then_some(());
+        wait_for(&format!("{address} in the log"), Duration::from_secs(5), said);
+    }
 }
 
 // The client's socket is connected, so a reply from another address would not reach it.

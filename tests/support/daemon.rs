@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -132,8 +133,10 @@ impl Daemon {
         (Ended { code: status.code(), stdout: String::new(), stderr }, self.directory)
     }
 
-    /// Runs a client command of the program against this process's control socket.
+    /// Runs a client command of the program against this process's control socket, which may open a little after the
+    /// first answer.
     pub fn command(&self, arguments: &[&str]) -> Ended {
+        wait_for("the control socket", START_PATIENCE, || UnixStream::connect(self.socket()).ok());
         let mut command = program();
         command.args(arguments).arg("--socket").arg(self.socket());
         run(command)
@@ -144,9 +147,10 @@ impl Daemon {
         self.directory().join("control.sock")
     }
 
-    /// GET from the admin listener: status and body.
+    /// GET from the admin listener, which may open a little after the first answer: status and body.
     pub fn get(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect_timeout(&self.admin, client::PATIENCE).expect("admin does not connect");
+        let connect = || TcpStream::connect_timeout(&self.admin, client::PATIENCE).ok();
+        let mut stream = wait_for("the admin listener", START_PATIENCE, connect);
         stream.set_read_timeout(Some(client::PATIENCE)).unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin);
         stream.write_all(request.as_bytes()).unwrap();
