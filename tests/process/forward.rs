@@ -62,13 +62,12 @@ fn what_is_no_reply_to_the_question_is_waited_past() {
 #[test]
 fn a_question_that_meets_a_flood_of_forged_replies_is_asked_over_tcp() {
     let _busy = busy();
-    let upstream = Upstream::behaving(zone(), Behaviour::Answer);
-    let daemon = Daemon::over(&[upstream.address()]);
-    upstream.behave(Behaviour::WrongQuestionFirst(30));
-    // Over TCP the same server sends the same forgeries, which are ignored there too, until ten of them came.
-    let reply = daemon.ask("www.test.", rtype::A);
-    assert_ne!(reply.addresses(), [[203, 0, 113, 66]]);
-    assert!(upstream.seen().iter().any(|s| s.over_tcp), "never asked over TCP");
+    for behaviour in [Behaviour::WrongIdFirst(10), Behaviour::WrongQuestionFirst(30)] {
+        let upstream = Upstream::behaving(zone(), behaviour.clone());
+        let daemon = Daemon::over(&[upstream.address()]);
+        assert_eq!(daemon.ask("www.test.", rtype::A).addresses(), RIGHT, "{behaviour:?}");
+        assert!(upstream.seen().iter().any(|s| s.over_tcp), "{behaviour:?}: never asked over TCP");
+    }
 }
 
 #[test]
@@ -81,7 +80,6 @@ fn a_server_that_fails_a_question_has_it_asked_of_the_next() {
         Behaviour::Garbage,
         Behaviour::CutBody,
         Behaviour::HeaderOnly(rcode::REFUSED),
-        Behaviour::WrongIdFirst(0),
     ] {
         let (first, second) = (Upstream::behaving(zone(), behaviour.clone()), Upstream::new(zone()));
         let daemon = Daemon::over(&[first.address(), second.address()]);

@@ -18,8 +18,13 @@ pub const PATIENCE: Duration = Duration::from_secs(8);
 ///
 /// Where no reply comes within [`PATIENCE`], or one that is not to the question.
 pub fn ask(server: SocketAddr, question: &Question) -> Message {
-    let reply = exchange_udp(server, &question.to_bytes(), PATIENCE).expect("no reply over UDP");
-    read_reply(question, &reply)
+    try_ask(server, question).expect("no reply over UDP")
+}
+
+/// Asks over UDP; an error where no reply comes within [`PATIENCE`]. Panics where one comes that is not to the question.
+pub fn try_ask(server: SocketAddr, question: &Question) -> io::Result<Message> {
+    let reply = exchange_udp(server, &question.to_bytes(), PATIENCE)?;
+    Ok(read_reply(question, &reply))
 }
 
 /// Asks over TCP. Panics as [`ask`].

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tempfile::TempDir;
 
 use super::client::{self, exchange_udp};
@@ -104,8 +104,13 @@ impl Daemon {
     }
 
     /// Asks over UDP for `name` and `qtype`, with EDNS.
+    ///
+    /// # Panics
+    ///
+    /// Where no reply comes; with the log.
     pub fn ask(&self, name: &str, qtype: u16) -> Message {
-        client::ask(self.dns, &Question::new(name, qtype))
+        let reply = client::try_ask(self.dns, &Question::new(name, qtype));
+        reply.unwrap_or_else(|e| panic!("no reply for {name} {qtype}: {e}; {}\n{}", self.running.state(), self.log()))
     }
 
     /// [`Daemon::ask`], and how long it took.
@@ -236,6 +241,16 @@ impl Running {
 
     fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
+    }
+
+    /// "running", or how it ended.
+    fn state(&self) -> String {
+        let pid = Pid::from_child(&self.child);
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        match waitid(WaitId::Pid(pid), options) {
+            Ok(Some(status)) => format!("evenkeel ended: {status:?}"),
+            _ => "evenkeel is running".into(),
+        }
     }
 
     fn log(&self) -> String {

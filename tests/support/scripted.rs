@@ -33,7 +33,8 @@ pub enum Behaviour {
     Truncating,
     /// Sends bytes that are no message.
     Garbage,
-    /// So many replies with another id, then the right one.
+    /// So many replies with another id, then the right one. As with the two below, not over TCP, where nobody who is not
+    /// on the path can forge.
     WrongIdFirst(usize),
     /// So many replies to another name, then the right one.
     WrongQuestionFirst(usize),
@@ -187,6 +188,9 @@ impl Script {
             Behaviour::Truncating if over_tcp => vec![right()],
             Behaviour::Truncating => vec![truncated(question)],
             Behaviour::Garbage => vec![(0..40).map(|_| rand::random()).collect()],
+            Behaviour::WrongIdFirst(_) | Behaviour::WrongQuestionFirst(_) | Behaviour::NoiseFirst(_) if over_tcp => {
+                vec![right()]
+            }
             Behaviour::WrongIdFirst(count) => {
                 let mut forged = self.forged(question);
                 forged[0] ^= 0x55;
