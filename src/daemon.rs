@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::cache::Cache;
@@ -150,6 +150,11 @@ pub fn run(start: Start) -> Result<(), Fatal> {
     }
 
     let runtime = Runtime::new().map_err(|e| Fatal::system(format!("no threads for the runtime: {e}")))?;
+    // Before the first answer: who sees that it answers may signal it at once.
+    let signals = {
+        let _within = runtime.enter();
+        Signals::listen().map_err(|e| Fatal::system(format!("signals cannot be listened for: {e}")))?
+    };
     let meters = Arc::new(Meters::default());
     let store = Arc::new(MokaStore::new(config.cache.max_bytes));
     let cache = Arc::new(Cache::new(store, Keys::new(rand::random())));
@@ -211,7 +216,8 @@ pub fn run(start: Start) -> Result<(), Fatal> {
 
     runtime.block_on(async {
         running.spawn_beside(&config, control_place, &meters, watch);
-        running.until_told_to_end().await;
+        tokio::spawn(running.clone().reload_at_hangup(signals.hangup));
+        until_told_to_end(signals.terminate, signals.interrupt).await;
         running.ready.store(false, Ordering::Relaxed);
         report(Event::Draining { grace: config.listen.drain });
         tcp_listeners.drain(config.listen.drain).await;
@@ -281,6 +287,30 @@ fn be_alone(control_place: Option<&Path>) -> Result<Option<Alone>, Fatal> {
         }
     }
     Ok(None)
+}
+
+/// The signals that mean something.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
+async fn until_told_to_end(mut terminate: Signal, mut interrupt: Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
 }
 
 //------------ Running -----------------------------------------------------------------------------------------------
@@ -368,24 +398,9 @@ impl Running {
             }
         });
         tokio::spawn(self.clone().look_around(watch));
-        tokio::spawn(self.clone().reload_at_hangup());
     }
 
-    async fn until_told_to_end(&self) {
-        let (Ok(mut terminate), Ok(mut interrupt)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
-            // Without signals only SIGKILL ends the process, which the kernel sees to.
-            return std::future::pending().await;
-        };
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    }
-
-    async fn reload_at_hangup(self: Arc<Self>) {
-        let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    async fn reload_at_hangup(self: Arc<Self>, mut hangup: Signal) {
         while hangup.recv().await.is_some() {
             let _ = self.reload_now();
         }

@@ -362,7 +362,7 @@ impl<W> Pursuit<W> {
         let asked = self.attempts.iter().any(|a| !a.is_copy() && a.tier < tier && a.is_out());
         if !asked
             && let Some(server) = group.fit_better(&self.asked, tier)
-            && group.allows_second(now)
+            && group.allows_second(true, now)
         {
             self.send(server, AskKind::Retry, group, now);
         }
@@ -558,7 +558,7 @@ impl<W> Pursuit<W> {
         if live().any(|a| a.server == server && a.is_out() && now < a.try_until) {
             return;
         }
-        if !none_yet && !group.allows_second(now) {
+        if !none_yet && !group.allows_second(self.denied_until == Moment::ZERO, now) {
             self.denied_until = now + DENIED_PAUSE;
             return;
         }

@@ -16,7 +16,6 @@ pub struct Budget {
     per_second: f64,
     burst: f64,
     filled_at: Moment,
-    denied: u64,
 }
 
 impl Budget {
@@ -32,7 +31,7 @@ impl Budget {
 
     /// Full, refilling with `per_second` up to `burst`.
     pub fn new(per_second: f64, burst: f64, now: Moment) -> Self {
-        Self { tokens: burst, per_second, burst, filled_at: now, denied: 0 }
+        Self { tokens: burst, per_second, burst, filled_at: now }
     }
 
     fn fill(&mut self, now: Moment) {
@@ -54,8 +53,6 @@ impl Budget {
         let granted = self.tokens >= 1.0;
         if granted {
             self.tokens -= 1.0;
-        } else {
-            self.denied += 1;
         }
         granted
     }
@@ -63,11 +60,6 @@ impl Budget {
     /// Would one question be granted?
     pub fn has_one(&self, now: Moment) -> bool {
         self.tokens + now.since(self.filled_at).as_secs_f64() * self.per_second >= 1.0
-    }
-
-    /// Questions that were denied so far.
-    pub fn denied(&self) -> u64 {
-        self.denied
     }
 }
 
@@ -81,7 +73,6 @@ mod tests {
         let mut b = Budget::second_questions(Moment::ZERO);
         assert!((0..20).all(|_| b.withdraw(Moment::ZERO)));
         assert!(!b.withdraw(Moment::ZERO));
-        assert_eq!(b.denied(), 1);
         assert!(b.withdraw(Moment::from_millis(20)), "the floor is 50 a second");
         assert!(!b.withdraw(Moment::from_millis(39)));
     }

@@ -211,6 +211,7 @@ pub struct Group {
     healings: u32,
     turn: usize,
     shifts: [u64; 2],
+    budget_denied: u64,
     changes: Vec<Change>,
 }
 
@@ -237,6 +238,7 @@ impl Group {
             healings: 0,
             turn: 0,
             shifts: [0; 2],
+            budget_denied: 0,
             changes: Vec::new(),
         };
         group.tiers = Tiers::new(group.fitness());
@@ -273,6 +275,7 @@ impl Group {
             new.misses = old.misses.clone();
             (new.answered, new.dark) = (old.answered, old.dark);
             new.shifts = old.shifts;
+            new.budget_denied = old.budget_denied;
             new.healings = old.healings;
             new.weigh(now);
         }
@@ -331,7 +334,7 @@ impl Group {
 
     /// Second questions that the budget denied.
     pub fn budget_denied(&self) -> u64 {
-        self.second_questions.denied()
+        self.budget_denied
     }
 
     /// What is under way.
@@ -439,10 +442,13 @@ impl Group {
             .map(id)
     }
 
-    /// May a second question go out? Takes its price.
+    /// May a second question go out? Takes its price. `count_denial`: a pursuit that asks again after a denial is
+    /// not counted once more.
     #[must_use]
-    pub fn allows_second(&mut self, now: Moment) -> bool {
-        self.second_questions.withdraw(now)
+    pub fn allows_second(&mut self, count_denial: bool, now: Moment) -> bool {
+        let granted = self.second_questions.withdraw(now);
+        self.budget_denied += u64::from(!granted && count_denial);
+        granted
     }
 
     /// A convicted or silent server that is due for a copy of a live question, not among those `asked`.
