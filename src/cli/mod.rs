@@ -36,7 +36,7 @@ pub const EXIT_NOT_REACHABLE: u8 = 4;
 
 /// A DNS caching resolver for every node that keeps answering when what is behind it has a bad day.
 ///
-/// Without a command it serves: on 127.0.0.1:1053 and [::1]:1053, with the system's own servers as upstreams, or as
+/// Without a command it serves: on 127.0.0.1 and ::1, port 1053, with the system's own servers as upstreams, or as
 /// /etc/evenkeel/evenkeel.toml says where that is there.
 #[derive(Debug, Parser)]
 #[command(name = "evenkeel", disable_version_flag = true, disable_help_subcommand = true)]

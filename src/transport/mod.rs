@@ -14,7 +14,7 @@
 //!   (RFC 7766 §6.2.4). Nothing is sent again behind the caller's back, so a budget of questions sees them all.
 //! - A call ends at its deadline. Dropping it before then frees its socket, or its id on the connection.
 //!
-//! [`udp`] has the socket of one question, [`tcp`] the connection that many share, [`table`] their ids.
+//! `udp` has the socket of one question, `tcp` the connection that many share, `table` their ids.
 
 mod table;
 mod tcp;
@@ -164,7 +164,7 @@ impl Endpoint {
         }
     }
 
-    /// Asks over UDP, from a socket and port of this question alone. See [`udp`].
+    /// Asks over UDP, from a socket and port of this question alone.
     ///
     /// # Errors
     ///
@@ -173,7 +173,7 @@ impl Endpoint {
         timeout_at(deadline, udp::ask(self.address, self.source, asked)).await.unwrap_or(Err(Failure::TimedOut))
     }
 
-    /// Asks over TCP, on the kept connection or on a fresh one that is kept. See [`tcp`].
+    /// Asks over TCP, on the kept connection or on a fresh one that is kept.
     ///
     /// # Errors
     ///

@@ -43,7 +43,7 @@ const OPTION_EDE: u16 = 15;
 /// Root, type, class, TTL, RDLENGTH.
 const OPT_BYTES: usize = 11;
 
-/// Bytes that [`write`] takes.
+/// Bytes that [`write()`] takes.
 pub fn written_len(ede: Option<Ede>, kept: &[u8]) -> usize {
     OPT_BYTES + ede.map_or(0, |e| 6 + e.text.len()) + kept.len()
 }
@@ -109,7 +109,7 @@ fn edes(mut options: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// The extended errors of a server's options, encoded for [`write`]: the first two, their texts cut at a character's
+/// The extended errors of a server's options, encoded for [`write()`]: the first two, their texts cut at a character's
 /// end within 64 bytes, texts that are not UTF-8 left out.
 pub fn keep(options: &[u8]) -> Box<[u8]> {
     let mut out = Vec::new();
