@@ -4,6 +4,7 @@
 //! lower case (RFC 4343 §3), so that comparing names is comparing bytes and a suffix of labels is a suffix of bytes.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 use crate::limits::NAME_BYTES_MAX;
@@ -211,18 +212,38 @@ pub fn plain_end(packet: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// Walks the name at `at`, which may be compressed, and hands each label to `each`.
+/// Walks the name at `at`, which may be compressed, and hands each label to `each`. See [`walk_places`].
+pub fn walk<'p>(packet: &'p [u8], at: usize, mut each: impl FnMut(&'p [u8])) -> Option<usize> {
+    walk_places(packet, at, |place| {
+        if (1..=63).contains(&packet[place.start]) {
+            each(&packet[place.start + 1..place.end]);
+        }
+        true
+    })
+}
+
+/// Walks the name at `at`, which may be compressed, and hands the place of each part to `each`: of a label with its
+/// length, of the root label, of a pointer. `each` may end the walk by false.
 ///
 /// Returns the offset behind the name where it stands. Every pointer must lead to before the labels from which it
 /// was reached, so a walk ends after at most 127 labels and no loop is possible (RFC 1035 §4.1.4). `None` where the
 /// name is cut, leads forward, uses a label type that does not exist, or has more than [`NAME_BYTES_MAX`] bytes.
-pub fn walk<'p>(packet: &'p [u8], at: usize, mut each: impl FnMut(&'p [u8])) -> Option<usize> {
+pub fn walk_places(packet: &[u8], at: usize, mut each: impl FnMut(Range<usize>) -> bool) -> Option<usize> {
     let mut i = at;
     let mut segment = at;
     let mut end = None;
     let mut total = 1;
     loop {
         let len = usize::from(*packet.get(i)?);
+        let place = match len {
+            0 => i..i + 1,
+            1..=63 => i..i + 1 + len,
+            192..=255 => i..i + 2,
+            _ => return None,
+        };
+        if place.end > packet.len() || !each(place.clone()) {
+            return None;
+        }
         match len {
             0 => return Some(end.unwrap_or(i + 1)),
             1..=63 => {
@@ -230,11 +251,10 @@ pub fn walk<'p>(packet: &'p [u8], at: usize, mut each: impl FnMut(&'p [u8])) -> 
                 if total > NAME_BYTES_MAX {
                     return None;
                 }
-                each(packet.get(i + 1..i + 1 + len)?);
-                i += 1 + len;
+                i = place.end;
             }
-            192..=255 => {
-                let target = (len & 0x3f) << 8 | usize::from(*packet.get(i + 1)?);
+            _ => {
+                let target = (len & 0x3f) << 8 | usize::from(packet[i + 1]);
                 if target >= segment {
                     return None;
                 }
@@ -242,7 +262,6 @@ pub fn walk<'p>(packet: &'p [u8], at: usize, mut each: impl FnMut(&'p [u8])) -> 
                 segment = target;
                 i = target;
             }
-            _ => return None,
         }
     }
 }

@@ -3,12 +3,15 @@
 //! Pure. Two doors. [`identify`] looks at header and question only: is this a reply to what was asked, whatever its
 //! body is? [`check`] reads the body whole: counts against records, every owner name and every name in the RDATA of
 //! the types that RFC 1035 and its successors allow to compress, no pointer that leads forward, no noise behind, at
-//! most one OPT, at the root, in the additional section. What is not understood is not refused: unknown types, an
+//! most one OPT, at the root, in the additional section. No name may run through bytes that an answer from the cache
+//! changes: the header, the fixed fields of a record (TTL among them), the data of an address. What is not understood is not refused: unknown types, an
 //! RDLENGTH of 0, unknown classes and any order pass.
 //!
 //! [`Reply::cut_opt`] takes the OPT record out. Pointers behind it that lead behind it are moved along.
 
-use super::name::{plain_end, walk};
+use std::ops::Range;
+
+use super::name::{plain_end, walk_places};
 use super::{edns, flag, rtype, u16_at, u32_at};
 use crate::limits::{HEADER_BYTES, MESSAGE_BYTES_MAX};
 
@@ -115,20 +118,22 @@ pub fn check(packet: &[u8]) -> Result<Reply<'_>, Malformed> {
     }
     let count = |at: usize| usize::from(u16::from_be_bytes([packet[at], packet[at + 1]]));
     let (answers, authorities, additionals) = (count(6), count(8), count(10));
+    let mut changing = Changing::new(packet);
     let mut records = Vec::with_capacity((answers + authorities + additionals).min(packet.len() / 11));
     let mut opt = None;
     let mut at = question_end;
     for n in 0..answers + authorities + additionals {
-        let record = read_record(packet, at)?;
+        let record = read_record(packet, at, &changing)?;
         if record.rtype == rtype::OPT {
             if opt.is_some() || n < answers + authorities || packet[record.owner_at] != 0 {
                 return Err(Malformed::Opt);
             }
             opt = Some(record);
         } else {
-            check_data(packet, &record).ok_or(Malformed::Data)?;
+            check_data(packet, &record, &changing).ok_or(Malformed::Data)?;
             records.push(record);
         }
+        changing.add(&record);
         at = record.end;
     }
     if at != packet.len() {
@@ -137,8 +142,39 @@ pub fn check(packet: &[u8]) -> Result<Reply<'_>, Malformed> {
     Ok(Reply { packet, question_end, answers, authorities, records, opt })
 }
 
-fn read_record(packet: &[u8], at: usize) -> Result<Record, Malformed> {
-    let owner_end = walk(packet, at, |_| ()).ok_or(Malformed::Owner)?;
+/// The bytes of a packet that an answer from the cache changes: a name that ran through them would become another.
+struct Changing(Vec<u64>);
+
+impl Changing {
+    fn new(packet: &[u8]) -> Self {
+        let mut changing = Self(vec![0; packet.len() / 64 + 1]);
+        changing.mark(0..HEADER_BYTES);
+        changing
+    }
+
+    fn add(&mut self, record: &Record) {
+        self.mark(record.ttl_at - 4..record.data_at());
+        if matches!(record.rtype, rtype::A | rtype::AAAA) {
+            self.mark(record.data_at()..record.end);
+        }
+    }
+
+    fn mark(&mut self, bytes: Range<usize>) {
+        bytes.for_each(|at| self.0[at / 64] |= 1 << (at % 64));
+    }
+
+    fn spares(&self, bytes: Range<usize>) -> bool {
+        bytes.into_iter().all(|at| self.0[at / 64] & 1 << (at % 64) == 0)
+    }
+
+    /// The offset behind the name at `at`, where it is one and runs through nothing that changes.
+    fn name_end(&self, packet: &[u8], at: usize) -> Option<usize> {
+        walk_places(packet, at, |place| self.spares(place))
+    }
+}
+
+fn read_record(packet: &[u8], at: usize, changing: &Changing) -> Result<Record, Malformed> {
+    let owner_end = changing.name_end(packet, at).ok_or(Malformed::Owner)?;
     let length = usize::from(u16_at(packet, owner_end + 8).ok_or(Malformed::Record)?);
     let end = owner_end + 10 + length;
     if end > packet.len() {
@@ -161,7 +197,7 @@ fn names_in_data(rtype: u16) -> (usize, usize) {
     }
 }
 
-fn check_data(packet: &[u8], record: &Record) -> Option<()> {
+fn check_data(packet: &[u8], record: &Record, changing: &Changing) -> Option<()> {
     let (skip, names) = names_in_data(record.rtype);
     // An RDLENGTH of 0 passes for any type: it is what RFC 2136 and APL, NULL and private types use.
     if names == 0 || record.end == record.data_at() {
@@ -169,7 +205,7 @@ fn check_data(packet: &[u8], record: &Record) -> Option<()> {
     }
     let mut at = record.data_at() + skip;
     for _ in 0..names {
-        at = walk(packet, at, |_| ())?;
+        at = changing.name_end(packet, at)?;
         if at > record.end {
             return None;
         }
@@ -342,6 +378,9 @@ mod tests {
             ("OPT among the answers", message(&[&opt]), Err(Malformed::Opt)),
             ("noise", [message(&[&a]), vec![0]].concat(), Err(Malformed::Noise)),
             ("cut", message(&[&a])[..40].to_vec(), Err(Malformed::Record)),
+            ("an owner in the header", message(&[&record(&[0xc0, 2], 1, 60, &[1, 2, 3, 4])]), Err(Malformed::Owner)),
+            ("an owner in a TTL", message(&[&a, &record(&[0xc0, 35], 1, 60, &[1; 4])]), Err(Malformed::Owner)),
+            ("an owner in an address", message(&[&a, &record(&[0xc0, 42], 1, 60, &[1; 4])]), Err(Malformed::Owner)),
             (
                 "an owner that leads forward",
                 message(&[&record(&[0xc0, 60], 1, 60, &[1, 2, 3, 4])]),
