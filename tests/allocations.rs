@@ -1,4 +1,5 @@
 //! What the hit path allocates (nothing), and what a full cache takes (what it may).
+#![allow(clippy::print_stdout, reason = "the figures")]
 
 mod stand;
 
@@ -85,7 +86,8 @@ fn an_entry_weighs_what_the_allocator_gives_for_it() {
     });
     let over = (took.bytes_current as u64).saturating_sub(own) / N;
     println!("an entry of {} bytes takes {over} bytes more; weighed as {OVERHEAD_BYTES}", own / N);
-    let (least, most) = (OVERHEAD_BYTES as u64 * 7 / 10, OVERHEAD_BYTES as u64 * 13 / 10);
+    // The allocator's own share is not seen here: about 110 bytes in six blocks.
+    let (least, most) = (OVERHEAD_BYTES as u64 / 2, OVERHEAD_BYTES as u64);
     assert!((least..=most).contains(&over), "{over} bytes beside the entry, weighed as {OVERHEAD_BYTES}");
     assert!(FRONT_ENTRY_BYTES >= own / N, "a slot of the front keeps an entry alive");
 }

@@ -4,9 +4,11 @@
 //! the simulation: unbounded, in order, without a clock. Time is ours: moka is built without expiry, so that its clock
 //! decides nothing; what is past its age is judged by [`super::freshness`] and goes when room is needed.
 //!
-//! Eviction policy: TinyLFU. `benches/eviction.rs` prints the hit ratios of both of moka's policies on a Zipf trace
-//! with a random-subdomain flood mixed in: the flood pushes an LRU's contents out, while TinyLFU does not admit names
-//! that are asked once. A first-time name may so not be stored while the cache is full; it is answered all the same.
+//! Eviction policy: TinyLFU. `cargo bench --bench eviction`, Zipf 1.0 over 200,000 names with room for 20,000, hit
+//! ratio of TinyLFU and LRU: 75.7 and 75.1 % alone, 73.4 and 72.5 % with a tenth of the questions a random-subdomain
+//! flood, 65.3 and 63.8 % with half, 50.6 and 48.7 % with nine tenths. The gain is small and always on one side.
+//! TinyLFU may not admit a name that is asked for the first time while the cache is full; that name is answered all
+//! the same, and one that is asked again is kept as soon as by LRU: in the median its second question hits.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -19,8 +21,9 @@ use moka::policy::EvictionPolicy;
 use super::entry::Entry;
 use super::key::Key;
 
-/// Bytes of moka and of the allocator for one entry beyond [`Entry::bytes`], as `benches/store.rs` measures.
-pub const OVERHEAD_BYTES: usize = 330;
+/// Bytes of RSS that moka and the allocator take for one entry beyond [`Entry::bytes`]: `cargo bench --bench eviction`
+/// measured 582 for an entry of 214 (of these, 255 are asked of the allocator: `tests/allocations.rs`).
+pub const OVERHEAD_BYTES: usize = 368;
 
 /// What a store holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
