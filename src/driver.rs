@@ -151,7 +151,8 @@ struct Running {
 pub struct Driver {
     cache: Arc<Cache>,
     tally: Tally,
-    cells: RwLock<HashMap<GroupStamp, Arc<Cell>>>,
+    /// The cells in force, and those before them: a worker may still hand over what it judged by the policy before.
+    cells: RwLock<[HashMap<GroupStamp, Arc<Cell>>; 2]>,
     joins: Mutex<Joins<Arc<Running>>>,
     in_flight_per_client: AtomicU32,
     clients: Mutex<HashMap<ClientKey, u32>>,
@@ -176,8 +177,9 @@ impl Driver {
     /// Replaces the cells, and how many questions of one client may wait. Pursuits under way end with the cell that
     /// they began with.
     pub fn set_cells(&self, cells: &[Arc<Cell>], in_flight_per_client: u32) {
-        *self.cells.write().unwrap_or_else(PoisonError::into_inner) =
-            cells.iter().map(|c| (c.stamp, c.clone())).collect();
+        let new = cells.iter().map(|c| (c.stamp, c.clone())).collect();
+        let [current, before] = &mut *self.cells.write().unwrap_or_else(PoisonError::into_inner);
+        *before = std::mem::replace(current, new);
         self.in_flight_per_client.store(in_flight_per_client, Ordering::Relaxed);
     }
 
@@ -192,7 +194,10 @@ impl Driver {
     pub fn open(self: &Arc<Self>, opening: Opening, reply_to: Option<Box<dyn ReplyTo>>) {
         let now = clock::now();
         let Some(way) = self.way(&opening, reply_to) else { return };
-        let cell = self.cells.read().unwrap_or_else(PoisonError::into_inner).get(&opening.group).cloned();
+        let cell = {
+            let [current, before] = &*self.cells.read().unwrap_or_else(PoisonError::into_inner);
+            current.get(&opening.group).or_else(|| before.get(&opening.group)).cloned()
+        };
         let Some(cell) = cell else {
             return self.refuse(way, opening.stale, code::NOT_READY, now);
         };

@@ -38,7 +38,7 @@ use crate::wire::edns::code;
 use crate::wire::query::{self, OwnedQuery, Query, Refusal};
 use crate::wire::{CLASS_IN, Ede, rcode, rtype};
 use admit::{Admit, ClientKey};
-use local::Local;
+use local::{Local, LocalKind};
 use reply::Manner;
 use route::Routes;
 
@@ -160,6 +160,8 @@ pub struct Door {
 /// How far the path went.
 enum Path {
     Done(usize, Source),
+    /// With an RCODE that does not fit into the header.
+    DoneWith(usize, Source, u16),
     DoneAndAgain(usize, Box<Opening>),
     Silence,
     Open(Box<Opening>),
@@ -180,6 +182,7 @@ impl Door {
     pub fn serve(&mut self, packet: &[u8], client: Client, out: &mut [u8], now: Moment) -> Outcome<Box<Opening>> {
         let (outcome, source, rcode) = match self.judge(packet, client, out, now) {
             Path::Done(n, source) => (Outcome::Reply(n), source, rcode_of(&out[..n])),
+            Path::DoneWith(n, source, rcode) => (Outcome::Reply(n), source, rcode),
             Path::DoneAndAgain(n, open) => (Outcome::ReplyAndOpen(n, open), Source::Stale, rcode_of(&out[..n])),
             Path::Silence => (Outcome::Drop, Source::Dropped, 0),
             Path::Open(open) => return Outcome::Open(open),
@@ -196,7 +199,8 @@ impl Door {
                 return Path::Done(build::header_only(packet, rcode, out), Source::Refused);
             }
             Err(Refusal::BadVersion(question_end)) => {
-                return Path::Done(build::bad_version(packet, question_end, out), Source::Refused);
+                let n = build::bad_version(packet, question_end, out);
+                return Path::DoneWith(n, Source::Refused, rcode::BADVERS);
             }
         };
         let limit = reply::limit(&query, client.transport).min(out.len());
@@ -217,7 +221,8 @@ impl Door {
         self.turn = self.turn.wrapping_add(1);
         let turn = if self.policy.rotate { self.turn } else { 0 };
         if let Some(answer) = self.policy.local.answer(&query, &client, out, limit, turn) {
-            return Path::Done(answer.len, Source::Local);
+            let refused = answer.kind == LocalKind::Refused;
+            return Path::Done(answer.len, if refused { Source::Refused } else { Source::Local });
         }
         if query.class() != CLASS_IN {
             return refused(query, None, out);
