@@ -394,3 +394,6 @@ fn refused(query: Query<'_>, ede: Option<Ede>, out: &mut [u8]) -> Path {
 fn rcode_of(reply: &[u8]) -> u16 {
     u16::from(reply[3] & 15)
 }
+
+#[cfg(test)]
+mod tests;

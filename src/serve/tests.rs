@@ -1,0 +1,358 @@
+//! The door as a function from bytes to bytes: what is in the cache, what is asked, what comes out.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::admit::{AdmitSettings, Allowed, OwnNetworks};
+use super::local::LocalSettings;
+use super::*;
+use crate::cache::entry::{Failure, Kind, Packed};
+use crate::cache::freshness::Patience;
+use crate::cache::key::Keys;
+use crate::cache::store::MapStore;
+use crate::observe::metrics::Meters;
+use crate::upstream::{
+    Group, GroupSettings, HealthSettings, HedgeSettings, Order, Protocol, ServerId, ServerSettings,
+};
+use crate::wire::{Name, edns, flag, reply};
+
+const NAME: &[u8] = b"\x03www\x07example\x00";
+const STAMP: GroupStamp = GroupStamp(1);
+const TTL: u32 = 60;
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+#[test]
+fn a_fresh_answer_is_given_and_an_unknown_name_is_open() {
+    let world = World::healthy();
+    world.know(Kind::Positive, Bits::NONE, STAMP);
+    assert_eq!(world.ask(10, &Ask::default()), "NOERROR 1 ttl 50");
+    assert_eq!(world.ask(10, &Ask { name: b"\x01x\x00", ..Ask::default() }), "open");
+}
+
+#[test]
+fn past_its_ttl_an_answer_waits_for_patience_while_the_group_is_healthy() {
+    let world = World::healthy();
+    world.know(Kind::Positive, Bits::NONE, STAMP);
+    assert_eq!(world.ask(59, &Ask::default()), "NOERROR 1 ttl 1");
+    assert_eq!(world.ask(60, &Ask::default()), "open, stale after 150 ms");
+    assert_eq!(world.ask(60 + 301, &Ask::default()), "open, stale after 1800 ms");
+}
+
+#[test]
+fn in_the_dark_the_stale_answer_goes_out_at_once_and_the_name_is_asked_again_every_30_seconds() {
+    for (kind, want) in [
+        (Kind::Positive, "NOERROR 1 ttl 30 ede 3"),
+        (Kind::NoData, "NOERROR 0 ttl 30 ede 3"),
+        (Kind::NxDomain, "NXDOMAIN 0 ttl 30 ede 19"),
+    ] {
+        let world = World::untried();
+        world.know(kind, Bits::NONE, STAMP);
+        assert_eq!(world.ask(100, &Ask::default()), format!("{want}, open"), "{kind:?}");
+        assert_eq!(world.ask(129, &Ask::default()), want, "{kind:?}");
+        assert_eq!(world.ask(130, &Ask::default()), format!("{want}, open"), "{kind:?}");
+    }
+}
+
+#[test]
+fn older_than_max_age_nothing_is_served() {
+    let world = World::untried();
+    world.know(Kind::Positive, Bits::NONE, STAMP);
+    assert_eq!(world.ask(60 + 86_399, &Ask::default()), "NOERROR 1 ttl 30 ede 3, open");
+    assert_eq!(world.ask(60 + 86_400, &Ask::default()), "open");
+}
+
+#[test]
+fn a_remembered_failure_gives_the_stale_answer_at_once_or_servfail_and_asks_nobody() {
+    let world = World::healthy();
+    world.fail(Bits::NONE);
+    assert_eq!(world.ask(1, &Ask::default()), "SERVFAIL 0 ede 13 22");
+    assert_eq!(world.ask(5, &Ask::default()), "open", "it is forgotten at its end");
+    world.know(Kind::Positive, Bits::NONE, STAMP);
+    world.fail(Bits::NONE);
+    assert_eq!(world.ask(1, &Ask::default()), "NOERROR 1 ttl 59", "a failure never shadows what is fresh");
+    let old = World::healthy();
+    old.know(Kind::Positive, Bits::NONE, STAMP);
+    old.fail_until(Bits::NONE, 100);
+    assert_eq!(old.ask(70, &Ask::default()), "NOERROR 1 ttl 30 ede 3");
+}
+
+#[test]
+fn of_another_groups_answers_the_negative_are_void_and_the_positive_expired() {
+    for (kind, want) in [(Kind::Positive, "open, stale after 150 ms"), (Kind::NxDomain, "open")] {
+        let world = World::healthy();
+        world.know(kind, Bits::NONE, GroupStamp(9));
+        assert_eq!(world.ask(1, &Ask::default()), want, "{kind:?}");
+    }
+}
+
+#[test]
+fn do_and_cd_keep_answers_apart_but_validated_data_may_serve_cd_once_it_is_stale() {
+    let signed = Ask { dnssec_ok: true, ..Ask::default() };
+    let unchecked = Ask { cd: true, ..Ask::default() };
+    let world = World::healthy();
+    world.know(Kind::Positive, Bits::NONE, STAMP);
+    assert_eq!(world.ask(1, &signed), "open", "DO=0 never serves DO=1");
+    assert_eq!(world.ask(70, &unchecked), "open, stale after 150 ms");
+    let world = World::healthy();
+    world.know(Kind::Positive, Bits { dnssec_ok: false, cd: true }, STAMP);
+    assert_eq!(world.ask(70, &Ask::default()), "open", "CD=1 data never serves CD=0");
+    assert_eq!(world.ask(1, &unchecked), "NOERROR 1 ttl 59");
+}
+
+#[test]
+fn without_recursion_only_what_is_fresh_is_given() {
+    let world = World::untried();
+    world.know(Kind::Positive, Bits::NONE, STAMP);
+    let ask = Ask { rd: false, ..Ask::default() };
+    assert_eq!(world.ask(1, &ask), "NOERROR 1 ttl 59");
+    assert_eq!(world.ask(60, &ask), "REFUSED 0 ede 20");
+}
+
+#[test]
+fn what_is_never_forwarded_is_answered_here() {
+    let world = World::healthy();
+    for (qtype, want) in [
+        (rtype::OPT, "FORMERR, header only"),
+        (rtype::AXFR, "REFUSED 0"),
+        (rtype::IXFR, "REFUSED 0"),
+        (249, "REFUSED 0"),
+        (254, "REFUSED 0"),
+        (rtype::ANY, "NOERROR 1 ttl 3600"),
+        (248, "open"),
+        (256, "open"),
+        (65_400, "open"),
+    ] {
+        assert_eq!(world.ask(1, &Ask { qtype, ..Ask::default() }), want, "{qtype}");
+    }
+    assert_eq!(world.ask(1, &Ask { class: 3, ..Ask::default() }), "REFUSED 0");
+}
+
+#[test]
+fn who_may_not_ask_is_refused_with_its_reason() {
+    let world = World::healthy();
+    let ask = Ask { from: "192.0.2.1".parse().unwrap(), ..Ask::default() };
+    assert_eq!(world.ask(1, &ask), "REFUSED 0 ede 18");
+}
+
+#[test]
+fn what_the_wall_clock_jumped_over_is_due_and_still_served() {
+    let world = World::healthy();
+    world.know(Kind::Positive, Bits::NONE, STAMP);
+    world.cache.make_due(Moment::from_secs(1010));
+    assert_eq!(world.ask(11, &Ask::default()), "open, stale after 150 ms");
+}
+
+#[test]
+fn ad_reaches_who_understands_it_and_no_other() {
+    let world = World::healthy();
+    world.know(Kind::Positive, Bits::NONE, STAMP);
+    for (ad, want) in [(true, true), (false, false)] {
+        let mut out = [0; 1232];
+        let ask = Ask { ad, ..Ask::default() };
+        let Outcome::Reply(_) = world.serve(1, &ask, &mut out) else { panic!("no reply") };
+        let flags = u16::from_be_bytes([out[2], out[3]]);
+        assert_eq!(flags & flag::AD != 0, want);
+        assert_eq!(flags & flag::AA, 0);
+        assert_ne!(flags & flag::RA, 0);
+    }
+}
+
+//------------ The world ---------------------------------------------------------------------------------------------
+
+#[derive(Clone, Copy)]
+struct Bits {
+    dnssec_ok: bool,
+    cd: bool,
+}
+
+impl Bits {
+    const NONE: Bits = Bits { dnssec_ok: false, cd: false };
+
+    fn question(self) -> Question<'static> {
+        Question { name: NAME, qtype: 1, dnssec_ok: self.dnssec_ok, cd: self.cd }
+    }
+}
+
+struct Ask {
+    name: &'static [u8],
+    qtype: u16,
+    class: u16,
+    rd: bool,
+    ad: bool,
+    cd: bool,
+    dnssec_ok: bool,
+    from: IpAddr,
+}
+
+impl Default for Ask {
+    fn default() -> Self {
+        Self { name: NAME, qtype: 1, class: 1, rd: true, ad: false, cd: false, dnssec_ok: false, from: LOOPBACK }
+    }
+}
+
+struct World {
+    cache: Arc<Cache>,
+    policy: Arc<Policy>,
+}
+
+impl World {
+    /// The group has answered.
+    fn healthy() -> Self {
+        let mut group = group();
+        group.on_sent(ServerId(0), crate::upstream::group::AskKind::First, Moment::ZERO);
+        group.on_reply(ServerId(0), Duration::from_millis(1), true, Moment::ZERO);
+        Self::over(&group)
+    }
+
+    /// Nothing has come from the group since the start.
+    fn untried() -> Self {
+        Self::over(&group())
+    }
+
+    fn over(group: &Group) -> Self {
+        let outlook = Arc::new(Outlook::default());
+        outlook.publish(group);
+        let admit = AdmitSettings {
+            allow: vec![Allowed::Loopback],
+            client_prefix: (32, 56),
+            queries_per_second: 0,
+            in_flight_per_client: 256,
+        };
+        let local = LocalSettings {
+            identity: None,
+            private_reverse_nxdomain: false,
+            records: vec![],
+            zones: vec![],
+            hosts: vec![],
+        };
+        let policy = Policy {
+            admit: Admit::new(&admit, &OwnNetworks::default()),
+            local: Local::new(&local, &[]).0,
+            routes: Routes::new([(&Name::root(), 0)]),
+            groups: vec![GroupPolicy {
+                name: "default".into(),
+                stamp: STAMP,
+                stale: group.settings().stale,
+                outlook,
+            }],
+            rotate: true,
+        };
+        let cache = Cache::new(Arc::new(MapStore::default()), Keys::new([1; 16]));
+        Self { cache: Arc::new(cache), policy: Arc::new(policy) }
+    }
+
+    fn know(&self, kind: Kind, bits: Bits, group: GroupStamp) {
+        let question = bits.question();
+        let data = Data::new(packed(kind), 0, group, at(0));
+        let entry = Arc::new(Entry::with_data(&question, data));
+        self.cache.keep(self.cache.key(&question), &question, entry, Duration::from_secs(86_400), at(0));
+    }
+
+    fn fail(&self, bits: Bits) {
+        self.fail_until(bits, 5);
+    }
+
+    fn fail_until(&self, bits: Bits, seconds: u64) {
+        let question = bits.question();
+        let failure = Failure {
+            until: at(seconds),
+            count: 1,
+            healings: self.policy.groups[0].outlook.healings(),
+            ede: 22,
+            kept_edes: edns::with_code(22, &[]),
+        };
+        self.cache.fail(self.cache.key(&question), &question, failure);
+    }
+
+    fn serve(&self, seconds: u64, ask: &Ask, out: &mut [u8]) -> Outcome<Box<Opening>> {
+        let mut packet = build::question(ask.name, ask.qtype, ask.dnssec_ok, ask.cd, true);
+        packet[2] = ask.rd.into();
+        packet[3] = packet[3] & !0x20 | if ask.ad { 0x20 } else { 0 };
+        packet[12 + ask.name.len() + 3] = ask.class as u8;
+        let client = Client { address: ask.from, transport: Transport::Udp };
+        let mut door = Door::new(self.policy.clone(), self.cache.clone(), None, Meters::default().own());
+        door.serve(&packet, client, out, at(seconds))
+    }
+
+    /// Asks so many seconds after the answer was stored, and shows what comes out.
+    fn ask(&self, seconds: u64, ask: &Ask) -> String {
+        let mut out = [0; 1232];
+        let now = at(seconds);
+        match self.serve(seconds, ask, &mut out) {
+            Outcome::Reply(n) => shown(&out[..n]),
+            Outcome::ReplyAndOpen(n, _) => format!("{}, open", shown(&out[..n])),
+            Outcome::Drop => "silence".into(),
+            Outcome::Open(o) if o.stale.is_some() => {
+                format!("open, stale after {} ms", now.until(o.stale_at).as_millis())
+            }
+            Outcome::Open(_) => "open".into(),
+        }
+    }
+}
+
+fn at(seconds: u64) -> Moment {
+    Moment::from_secs(1000 + seconds)
+}
+
+fn shown(packet: &[u8]) -> String {
+    if packet.len() == 12 {
+        return format!("{}, header only", rcode::word(u16::from(packet[3] & 15)));
+    }
+    let reply = reply::check(packet).expect("what goes out is whole");
+    let ttl = reply.records().first().map_or(String::new(), |r| format!(" ttl {}", reply.ttl(r)));
+    let edes: Vec<String> = edns::ede_codes(reply.options()).map(|c| c.to_string()).collect();
+    let edes = if edes.is_empty() { String::new() } else { format!(" ede {}", edes.join(" ")) };
+    format!("{} {}{ttl}{edes}", rcode::word(reply.rcode()), reply.answers().len())
+}
+
+/// One A record, or a SOA.
+fn packed(kind: Kind) -> Packed {
+    let negative = kind.is_negative();
+    let code = if kind == Kind::NxDomain { 3 } else { 0 };
+    let mut wire = vec![0, 0, 0, 0x20 | code, 0, 1, 0, u8::from(!negative), 0, u8::from(negative), 0, 0];
+    wire.extend(NAME);
+    wire.extend([0, 1, 0, 1]);
+    let data = if negative { build::negative_soa(TTL).to_vec() } else { vec![192, 0, 2, 1] };
+    wire.extend([0xc0, 12, 0, if negative { 6 } else { 1 }, 0, 1]);
+    let ttl_at = vec![wire.len() as u16];
+    wire.extend(TTL.to_be_bytes());
+    wire.extend((data.len() as u16).to_be_bytes());
+    wire.extend(data);
+    Packed { wire, ttl_at, rotation: None, kept_edes: [].into(), kind, ttl: TTL, signed_until: Moment::NEVER }
+}
+
+fn group() -> Group {
+    let server = ServerSettings {
+        name: "s".into(),
+        address: ([192, 0, 2, 53], 53).into(),
+        protocol: Protocol::Udp,
+        trust_ad: false,
+        packets_per_second: 0,
+    };
+    let settings = GroupSettings {
+        name: "default".into(),
+        zones: vec![Name::root()],
+        tiers: [vec![server], vec![], vec![]],
+        same_view: false,
+        order: Order::Listed,
+        source: None,
+        deadline: Duration::from_secs(4),
+        in_flight_max: 10,
+        per_zone_in_flight_max: 10,
+        health: HealthSettings {
+            probes: vec![],
+            every: Duration::from_secs(2),
+            timeout: Duration::from_secs(1),
+            fall: 3,
+            rise: 3,
+            hold: Duration::from_secs(10),
+            ramp: Duration::from_secs(10),
+            damp: true,
+        },
+        hedge: HedgeSettings { after: None, budget: 0.3 },
+        ttl: crate::cache::freshness::TtlSettings { min: 0, max: 86_400, negative_max: 30 },
+        stale: StaleSettings { max_age: Duration::from_secs(86_400), reply_ttl: 30, patience: Patience::Auto },
+    };
+    Group::new(settings, Moment::ZERO)
+}
