@@ -462,10 +462,20 @@ impl Running {
             let changing = self.changing();
             (changing.around.system.servers == around.system.servers, changing.around.hosts == around.hosts)
         };
+        let said = {
+            let changing = self.changing();
+            let (old, new) = (&changing.around, &around);
+            old.system.from == new.system.from
+                && old.system.remarks == new.system.remarks
+                && old.remarks == new.remarks
+        };
+        if !said {
+            say_surroundings(&around);
+        }
         if same_system && same_hosts {
+            self.changing().around = around;
             return;
         }
-        say_surroundings(&around);
         if !same_hosts {
             report(Event::HostsReloaded { files: around.hosts.len() });
         }
