@@ -13,17 +13,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use evenkeel::cache::freshness::{Patience, StaleSettings, TtlSettings};
+use evenkeel::cache::freshness::TtlSettings;
 use evenkeel::cache::key::{Keys, Question};
 use evenkeel::cache::store::{MokaStore, Store};
 use evenkeel::clock::{Moment, WallTime};
 use evenkeel::resolve::Pursuit;
 use evenkeel::resolve::pursuit::{Brief, Waiter};
 use evenkeel::resolve::vet::{self, Terms};
-use evenkeel::upstream::{
-    ClientHash, Group, GroupSettings, HealthSettings, HedgeSettings, Order, Protocol, ServerSettings,
-};
-use evenkeel::wire::{Name, query, reply};
+use evenkeel::upstream::{ClientHash, Group, GroupSettings, ServerSettings};
+use evenkeel::wire::{query, reply};
 use stand::{CLIENT, STAMP, STORED, TTL, door, entry, filled, name};
 
 const BYTES: u64 = 64 << 20;
@@ -80,7 +78,7 @@ fn parse(c: &mut Criterion) {
             over_tcp: false,
             with_edns: true,
             trust_ad: false,
-            ttl: TtlSettings { min: 0, max: 86_400, negative_max: 30 },
+            ttl: TtlSettings::default(),
             wall: WallTime(0),
         };
         c.bench_function(&format!("parse/vet of {addresses}"), |b| {
@@ -131,36 +129,10 @@ fn plan(c: &mut Criterion) {
 }
 
 fn settings() -> GroupSettings {
-    let server = |n: u8| ServerSettings {
-        name: n.to_string(),
-        address: ([192, 0, 2, n], 53).into(),
-        protocol: Protocol::Udp,
-        trust_ad: false,
-        packets_per_second: 0,
-    };
+    let server = |n: u8| ServerSettings::at(([192, 0, 2, n], 53).into());
     GroupSettings {
-        name: "default".into(),
-        zones: vec![Name::root()],
         tiers: [vec![server(1), server(2)], vec![server(3), server(4)], vec![server(5), server(6)]],
-        same_view: false,
-        order: Order::Latency,
-        source: None,
-        deadline: Duration::from_secs(4),
-        in_flight_max: 4096,
-        per_zone_in_flight_max: 512,
-        health: HealthSettings {
-            probes: vec![(Name::root(), 2)],
-            every: Duration::from_secs(2),
-            timeout: Duration::from_secs(1),
-            fall: 3,
-            rise: 3,
-            hold: Duration::from_secs(10),
-            ramp: Duration::from_secs(10),
-            damp: true,
-        },
-        hedge: HedgeSettings { after: None, budget: 0.3 },
-        ttl: TtlSettings { min: 0, max: 86_400, negative_max: 30 },
-        stale: StaleSettings { max_age: Duration::from_secs(86_400), reply_ttl: 30, patience: Patience::Auto },
+        ..GroupSettings::default()
     }
 }
 

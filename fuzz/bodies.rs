@@ -61,13 +61,8 @@ pub fn reply(bytes: &[u8]) {
     let name = bytes[12..end - 4].to_ascii_lowercase();
     let qtype = u16::from_be_bytes([bytes[end - 4], bytes[end - 3]]);
     let question = Question { name: &name, qtype, dnssec_ok: false, cd: false };
-    let terms = Terms {
-        over_tcp: true,
-        with_edns: false,
-        trust_ad: true,
-        ttl: TtlSettings { min: 0, max: 86_400, negative_max: 30 },
-        wall: WallTime(0),
-    };
+    let terms =
+        Terms { over_tcp: true, with_edns: false, trust_ad: true, ttl: TtlSettings::default(), wall: WallTime(0) };
     if let Verdict::Answer { packed, .. } = vet::vet(bytes, &question, terms, Moment::ZERO) {
         let asked = build::question(&name, qtype, true, false, true);
         let asked = query::check(&asked).expect("our own question");

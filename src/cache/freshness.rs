@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::limits::{FAILURE_BACKOFF, STALE_RECENT};
+use crate::limits::{self, FAILURE_BACKOFF, STALE_RECENT};
 
 /// Bounds of the time to live, in seconds. Whole messages are the unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,17 @@ pub struct TtlSettings {
     pub max: u32,
     /// The same for negative answers.
     pub negative_max: u32,
+}
+
+impl Default for TtlSettings {
+    fn default() -> Self {
+        let seconds = |d: Duration| d.as_secs() as u32;
+        Self {
+            min: seconds(limits::TTL_MIN.default),
+            max: seconds(limits::TTL_MAX.default),
+            negative_max: seconds(limits::TTL_NEGATIVE_MAX.default),
+        }
+    }
 }
 
 impl TtlSettings {
@@ -45,6 +56,16 @@ pub struct StaleSettings {
     pub reply_ttl: u32,
     /// How long a client waits for a fresh answer.
     pub patience: Patience,
+}
+
+impl Default for StaleSettings {
+    fn default() -> Self {
+        Self {
+            max_age: limits::STALE_AGE_MAX.default,
+            reply_ttl: limits::STALE_REPLY_TTL.default.as_secs() as u32,
+            patience: Patience::Auto,
+        }
+    }
 }
 
 /// How long a client with a stale answer at hand waits for a fresh one while the group is believed healthy.

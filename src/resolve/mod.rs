@@ -1,9 +1,11 @@
 //! The machine for a miss: what next?
 //!
 //! Pure. [`pursuit`] is the machine: it is told what happened and answers with steps; the driver carries them out.
+//! [`attempt`] is one question to one server within it,
 //! [`join`] lets identical questions share one pursuit, [`patience`] says when a stale answer goes out, [`vet`] what
 //! a reply is worth.
 
+pub mod attempt;
 pub mod join;
 pub mod patience;
 pub mod pursuit;

@@ -24,6 +24,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::attempt::{Attempt, Stage};
 use super::vet::{Fault, Verdict};
 use crate::cache::entry::{Data, Entry, GroupStamp, Packed};
 use crate::cache::freshness::Standing;
@@ -35,32 +36,12 @@ use crate::upstream::group::AskKind;
 use crate::upstream::{ClientHash, Group, ServerId, ZoneHash};
 use crate::wire::edns::code;
 
+pub use super::attempt::{Ask, AttemptId};
+
 /// How long a settled pursuit listens for an attempt that is still out.
 const LINGER: Duration = Duration::from_secs(2);
 /// When a denied second question is asked for again.
 const DENIED_PAUSE: Duration = Duration::from_millis(50);
-
-/// An attempt's place in its pursuit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AttemptId(pub usize);
-
-/// One question to one server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ask {
-    /// Names the attempt in [`Pursuit::on_verdict`]. The same one comes again where it goes on over TCP or without
-    /// OPT.
-    pub attempt: AttemptId,
-    /// Whom.
-    pub server: ServerId,
-    /// What for.
-    pub kind: AskKind,
-    /// Over TCP, whatever the server's own protocol.
-    pub over_tcp: bool,
-    /// With an OPT record?
-    pub with_edns: bool,
-    /// Listen until then.
-    pub until: Moment,
-}
 
 /// What a waiter gets.
 #[derive(Clone, Debug)]
@@ -115,38 +96,6 @@ pub struct Waiter<W> {
     pub deadline: Moment,
     /// It gets the stale answer then; [`Moment::NEVER`] where there is none.
     pub stale_at: Moment,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Stage {
-    Out,
-    Failed(Fault),
-    Answered { late: bool },
-}
-
-#[derive(Debug)]
-struct Attempt {
-    server: ServerId,
-    tier: usize,
-    kind: AskKind,
-    sent_at: Moment,
-    hedge_at: Moment,
-    try_until: Moment,
-    over_tcp: bool,
-    with_edns: bool,
-    overdue: bool,
-    judged: bool,
-    stage: Stage,
-}
-
-impl Attempt {
-    fn is_copy(&self) -> bool {
-        self.kind == AskKind::Probe
-    }
-
-    fn is_out(&self) -> bool {
-        self.stage == Stage::Out
-    }
 }
 
 /// What is fixed for a pursuit.

@@ -9,13 +9,10 @@ use std::time::Duration;
 use super::pursuit::{Answer, Ask, AttemptId, Brief, Pursuit, Step, Waiter};
 use super::vet::{Fault, Verdict};
 use crate::cache::entry::{Data, Entry, GroupStamp, Kind, Packed};
-use crate::cache::freshness::{Patience, StaleSettings, TtlSettings};
 use crate::cache::key::Question;
 use crate::clock::Moment;
 use crate::upstream::group::{AskKind, Belief, Change};
-use crate::upstream::{
-    ClientHash, Group, GroupSettings, HealthSettings, HedgeSettings, Order, Protocol, ServerId, ServerSettings,
-};
+use crate::upstream::{ClientHash, Group, GroupSettings, Order, ServerId, ServerSettings};
 
 const STAMP: GroupStamp = GroupStamp(1);
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -449,35 +446,10 @@ fn packed(kind: Kind) -> Packed {
 }
 
 fn settings(servers: usize) -> GroupSettings {
-    let server = |n: usize| ServerSettings {
-        name: format!("s{n}"),
-        address: ([192, 0, 2, n as u8], 53).into(),
-        protocol: Protocol::Udp,
-        trust_ad: false,
-        packets_per_second: 0,
-    };
+    let server = |n: usize| ServerSettings::at(([192, 0, 2, n as u8], 53).into());
     GroupSettings {
-        name: "default".into(),
-        zones: vec![crate::wire::Name::root()],
         tiers: std::array::from_fn(|t| (0..servers).filter(|n| *n == t).map(server).collect()),
-        same_view: false,
         order: Order::Listed,
-        source: None,
-        deadline: Duration::from_secs(4),
-        in_flight_max: 4096,
-        per_zone_in_flight_max: 512,
-        health: HealthSettings {
-            probes: vec![(crate::wire::Name::root(), 2)],
-            every: Duration::from_secs(2),
-            timeout: Duration::from_secs(1),
-            fall: 3,
-            rise: 3,
-            hold: Duration::from_secs(10),
-            ramp: Duration::from_secs(10),
-            damp: true,
-        },
-        hedge: HedgeSettings { after: None, budget: 0.3 },
-        ttl: TtlSettings { min: 0, max: 86_400, negative_max: 30 },
-        stale: StaleSettings { max_age: Duration::from_secs(86_400), reply_ttl: 30, patience: Patience::Auto },
+        ..GroupSettings::default()
     }
 }

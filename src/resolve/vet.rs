@@ -411,13 +411,7 @@ mod tests {
     }
 
     fn terms() -> Terms {
-        Terms {
-            over_tcp: false,
-            with_edns: true,
-            trust_ad: false,
-            ttl: TtlSettings { min: 0, max: 86_400, negative_max: 30 },
-            wall: WallTime(0),
-        }
+        Terms { over_tcp: false, with_edns: true, trust_ad: false, ttl: TtlSettings::default(), wall: WallTime(0) }
     }
 
     fn question() -> Question<'static> {

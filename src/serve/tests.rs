@@ -8,13 +8,10 @@ use super::admit::{AdmitSettings, Allowed, OwnNetworks};
 use super::local::LocalSettings;
 use super::*;
 use crate::cache::entry::{Failure, Kind, Packed};
-use crate::cache::freshness::Patience;
 use crate::cache::key::Keys;
 use crate::cache::store::MapStore;
 use crate::observe::metrics::Meters;
-use crate::upstream::{
-    Group, GroupSettings, HealthSettings, HedgeSettings, Order, Protocol, ServerId, ServerSettings,
-};
+use crate::upstream::{Group, GroupSettings, ServerId, ServerSettings};
 use crate::wire::{Name, edns, flag, reply};
 
 const NAME: &[u8] = b"\x03www\x07example\x00";
@@ -323,36 +320,7 @@ fn packed(kind: Kind) -> Packed {
 }
 
 fn group() -> Group {
-    let server = ServerSettings {
-        name: "s".into(),
-        address: ([192, 0, 2, 53], 53).into(),
-        protocol: Protocol::Udp,
-        trust_ad: false,
-        packets_per_second: 0,
-    };
-    let settings = GroupSettings {
-        name: "default".into(),
-        zones: vec![Name::root()],
-        tiers: [vec![server], vec![], vec![]],
-        same_view: false,
-        order: Order::Listed,
-        source: None,
-        deadline: Duration::from_secs(4),
-        in_flight_max: 10,
-        per_zone_in_flight_max: 10,
-        health: HealthSettings {
-            probes: vec![],
-            every: Duration::from_secs(2),
-            timeout: Duration::from_secs(1),
-            fall: 3,
-            rise: 3,
-            hold: Duration::from_secs(10),
-            ramp: Duration::from_secs(10),
-            damp: true,
-        },
-        hedge: HedgeSettings { after: None, budget: 0.3 },
-        ttl: crate::cache::freshness::TtlSettings { min: 0, max: 86_400, negative_max: 30 },
-        stale: StaleSettings { max_age: Duration::from_secs(86_400), reply_ttl: 30, patience: Patience::Auto },
-    };
+    let server = ServerSettings::at(([192, 0, 2, 53], 53).into());
+    let settings = GroupSettings { tiers: [vec![server], vec![], vec![]], ..GroupSettings::default() };
     Group::new(settings, Moment::ZERO)
 }

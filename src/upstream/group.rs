@@ -11,53 +11,25 @@
 
 use std::time::Duration;
 
-use super::breaker::{Breaker, Judged};
+use super::breaker::Judged;
 use super::budget::Budget;
 use super::bulkhead::{Bound, Bulkhead, Permit};
-use super::health::{Evidence, Health, Probe, State};
+use super::health::{Evidence, Probe, State};
 use super::latency::Latency;
+use super::server::Server;
 use super::tier::{Fitness, Pace, Shift, TIERS, Tiers};
-use super::{ClientHash, GroupSettings, Order, ServerId, ServerSettings, ZoneHash, hedge};
+use super::{ClientHash, GroupSettings, Order, ServerId, ZoneHash, hedge};
+
+pub use super::server::AskKind;
 use crate::cache::freshness::Patience;
 use crate::clock::Moment;
 use crate::limits::{
-    ATTEMPTS_PER_SERVER, DOWN_AFTER_SILENT, HEDGE_AFTER, NO_EDNS_SPAN, PATIENCE_AUTO, PROBE_EVERY_DOWN,
-    PROBE_EVERY_FIT, PROBE_EVERY_START, PROBE_START_SPAN,
+    ATTEMPTS_PER_SERVER, DOWN_AFTER_SILENT, NO_EDNS_SPAN, PATIENCE_AUTO, PROBE_EVERY_DOWN, PROBE_EVERY_FIT,
+    PROBE_EVERY_START, PROBE_START_SPAN,
 };
 
 /// Pause between copies of live questions to one server.
 const COPY_EVERY: Duration = Duration::from_secs(1);
-
-/// What a question to a server is for. The word is a metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AskKind {
-    /// The first one for a client.
-    First,
-    /// Another one after a failure.
-    Retry,
-    /// Another one while the first is overdue.
-    Hedge,
-    /// A probe, or a copy of a live question that nobody waits for.
-    Probe,
-    /// For a client that was answered stale.
-    Refresh,
-}
-
-impl AskKind {
-    /// All of them, in the order of their counters.
-    pub const ALL: [AskKind; 5] = [AskKind::First, AskKind::Retry, AskKind::Hedge, AskKind::Probe, AskKind::Refresh];
-
-    /// The word in logs, metrics and explanations.
-    pub fn word(self) -> &'static str {
-        match self {
-            AskKind::First => "first",
-            AskKind::Retry => "retry",
-            AskKind::Hedge => "hedge",
-            AskKind::Probe => "probe",
-            AskKind::Refresh => "refresh",
-        }
-    }
-}
 
 /// What is believed of a group as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,97 +73,6 @@ pub enum Change {
     Dark,
     /// A server answered in the dark.
     Healed,
-}
-
-/// One server and what was learned of it.
-#[derive(Debug)]
-pub struct Server {
-    /// What the configuration says.
-    pub settings: ServerSettings,
-    /// Its tier, from 0.
-    pub tier: usize,
-    breaker: Breaker,
-    health: Health,
-    latency: Latency,
-    silent_since: Option<Moment>,
-    /// Was it told that it is down?
-    announced_down: bool,
-    /// When it was last found unfit, or its probe failed.
-    unfit_at: Option<Moment>,
-    /// Its last well-formed reply.
-    answered_at: Option<Moment>,
-    probe_at_once: bool,
-    probed_at: Option<Moment>,
-    probe_turn: usize,
-    copied_at: Option<Moment>,
-    no_edns_until: Moment,
-    rate: Option<Budget>,
-    asked: [u64; AskKind::ALL.len()],
-}
-
-impl Server {
-    fn new(settings: ServerSettings, tier: usize, now: Moment) -> Self {
-        let rate = (settings.packets_per_second > 0).then(|| {
-            let per_second = f64::from(settings.packets_per_second);
-            Budget::new(per_second, (per_second / 10.0).max(1.0), now)
-        });
-        Self {
-            settings,
-            tier,
-            breaker: Breaker::default(),
-            health: Health::default(),
-            latency: Latency::default(),
-            silent_since: None,
-            announced_down: false,
-            unfit_at: None,
-            answered_at: None,
-            probe_at_once: false,
-            probed_at: None,
-            probe_turn: 0,
-            copied_at: None,
-            no_edns_until: Moment::ZERO,
-            rate,
-            asked: [0; AskKind::ALL.len()],
-        }
-    }
-
-    /// Does it get first questions?
-    pub fn is_fit(&self) -> bool {
-        self.silent_since.is_none() && !self.health.is_down()
-    }
-
-    fn has_room(&self, now: Moment) -> bool {
-        self.rate.as_ref().is_none_or(|r| r.has_one(now))
-    }
-
-    fn has_spoken_since_unfit(&self) -> bool {
-        self.answered_at > self.unfit_at
-    }
-
-    /// Its state in one word, and the reason in a few.
-    pub fn state(&self) -> (&'static str, &'static str) {
-        match self.health.state() {
-            State::Down { by, .. } => ("down", by.word()),
-            _ if self.silent_since.is_some() => ("silent", "questions overdue, nothing came"),
-            State::Unknown => ("unknown", "nothing came from it yet"),
-            State::Fit => ("fit", "answers"),
-        }
-    }
-
-    /// Its last well-formed reply.
-    pub fn answered_at(&self) -> Option<Moment> {
-        self.answered_at
-    }
-
-    /// Its latency.
-    pub fn latency(&self) -> &Latency {
-        &self.latency
-    }
-
-    /// Questions by [`AskKind`].
-    pub fn asked(&self) -> &[u64; AskKind::ALL.len()] {
-        &self.asked
-    }
 }
 
 /// A group of servers: what was learned, and the settings in force.
@@ -545,18 +426,11 @@ impl Group {
         let rise = self.settings.health.rise;
         let s = self.at(server);
         s.breaker.on_end();
-        s.breaker.on_packet(now);
         if usable {
-            s.latency.on_answer(took);
-            s.answered_at = Some(now);
-            // An answer that comes too late to be of use does not acquit.
-            if took <= HEDGE_AFTER.max {
-                s.health.on_answer(rise)
-            } else {
-                s.health.on_failure()
-            }
+            s.on_answer(took, rise, now);
             self.on_spoken();
         } else {
+            s.breaker.on_packet(now);
             s.health.on_failure();
         }
         self.weigh(now);
@@ -568,14 +442,7 @@ impl Group {
         let s = self.at(server);
         match took {
             Some(took) => {
-                s.breaker.on_packet(now);
-                s.latency.on_answer(took);
-                s.answered_at = Some(now);
-                if took <= HEDGE_AFTER.max {
-                    s.health.on_answer(rise)
-                } else {
-                    s.health.on_failure()
-                }
+                s.on_answer(took, rise, now);
                 self.on_spoken();
             }
             None => s.health.on_failure(),

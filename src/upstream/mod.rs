@@ -1,7 +1,7 @@
 //! A group of servers in tiers: whom to ask, how long to wait, whom to trust with the next question.
 //!
 //! Pure. [`Group`] holds what was learned; its settings are swapped on reload ([`Group::adopt`]). The rooms under it
-//! judge one thing each and do not know each other: [`breaker`] fast from live questions, [`health`] slowly, [`tier`]
+//! judge one thing each and do not know each other, a [`server`] holds what they know of it: [`breaker`] fast from live questions, [`health`] slowly, [`tier`]
 //! which tier is in use, [`damp`] what flapping costs, [`latency`] and [`hedge`] when a second question goes out,
 //! [`budget`] what it may cost, [`bulkhead`] how much waits at once.
 
@@ -14,6 +14,7 @@ pub mod health;
 pub mod hedge;
 pub mod latency;
 pub mod outlook;
+pub mod server;
 pub mod tier;
 
 pub use group::Group;
@@ -24,7 +25,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::cache::freshness::{StaleSettings, TtlSettings};
-use crate::wire::Name;
+use crate::limits;
+use crate::wire::{Name, rtype};
 
 /// A server's place in its group: stable for the life of a [`Group`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -167,4 +169,67 @@ pub struct HedgeSettings {
     pub after: Option<Duration>,
     /// Second questions as a share of first ones.
     pub budget: f64,
+}
+
+//------------ Defaults ----------------------------------------------------------------------------------------------
+
+impl Default for HealthSettings {
+    fn default() -> Self {
+        Self {
+            probes: vec![(Name::root(), rtype::NS)],
+            every: limits::PROBE_EVERY.default,
+            timeout: limits::PROBE_TIMEOUT.default,
+            fall: limits::FALL.default as u32,
+            rise: limits::RISE.default as u32,
+            hold: limits::HOLD.default,
+            ramp: limits::RAMP.default,
+            damp: true,
+        }
+    }
+}
+
+impl Default for HedgeSettings {
+    fn default() -> Self {
+        Self { after: None, budget: limits::BUDGET_SHARE.default }
+    }
+}
+
+impl Default for GroupSettings {
+    /// The group `default`, without servers.
+    fn default() -> Self {
+        Self {
+            name: "default".to_owned(),
+            zones: vec![Name::root()],
+            tiers: Default::default(),
+            same_view: false,
+            order: Order::Latency,
+            source: None,
+            deadline: limits::DEADLINE.default,
+            in_flight_max: limits::IN_FLIGHT.default as u32,
+            per_zone_in_flight_max: limits::PER_ZONE_IN_FLIGHT.default as u32,
+            health: HealthSettings::default(),
+            hedge: HedgeSettings::default(),
+            ttl: TtlSettings::default(),
+            stale: StaleSettings::default(),
+        }
+    }
+}
+
+impl ServerSettings {
+    /// A server as an address alone says it: over UDP, not trusted, without a limit.
+    pub fn at(address: SocketAddr) -> Self {
+        Self { name: address.to_string(), address, protocol: Protocol::Udp, trust_ad: false, packets_per_second: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_configuration_means_these_defaults() {
+        let config = crate::config::Config::default();
+        assert_eq!(config.groups.len(), 1);
+        assert_eq!(config.groups[0].settings, GroupSettings::default());
+    }
 }

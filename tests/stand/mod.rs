@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use evenkeel::cache::Cache;
 use evenkeel::cache::entry::{Data, Entry, GroupStamp};
-use evenkeel::cache::freshness::{Patience, StaleSettings, TtlSettings};
+use evenkeel::cache::freshness::{StaleSettings, TtlSettings};
 use evenkeel::cache::front::Front;
 use evenkeel::cache::key::{Keys, Question};
 use evenkeel::cache::store::Store;
@@ -52,13 +52,8 @@ pub fn reply(name: &[u8], addresses: u8) -> Vec<u8> {
 
 /// An entry as the driver would store it.
 pub fn entry(question: &Question<'_>, addresses: u8, now: Moment) -> Arc<Entry> {
-    let terms = Terms {
-        over_tcp: false,
-        with_edns: true,
-        trust_ad: false,
-        ttl: TtlSettings { min: 0, max: 86_400, negative_max: 30 },
-        wall: WallTime(0),
-    };
+    let terms =
+        Terms { over_tcp: false, with_edns: true, trust_ad: false, ttl: TtlSettings::default(), wall: WallTime(0) };
     let Verdict::Answer { packed, .. } = vet::vet(&reply(question.name, addresses), question, terms, now) else {
         panic!("the reply is one")
     };
@@ -101,7 +96,7 @@ pub fn policy() -> Arc<Policy> {
         groups: vec![GroupPolicy {
             name: "default".into(),
             stamp: STAMP,
-            stale: StaleSettings { max_age: Duration::from_secs(86_400), reply_ttl: 30, patience: Patience::Auto },
+            stale: StaleSettings::default(),
             outlook: Arc::new(Outlook::default()),
         }],
         rotate: true,

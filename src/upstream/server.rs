@@ -1,0 +1,144 @@
+//! One server of a group: what the configuration says of it, and what was learned.
+//!
+//! Pure. The judges ([`super::breaker`], [`super::health`], [`super::latency`]) each hold their part; the group asks
+//! them and draws the conclusions.
+
+use std::time::Duration;
+
+use super::ServerSettings;
+use super::breaker::Breaker;
+use super::budget::Budget;
+use super::health::{Health, State};
+use super::latency::Latency;
+use crate::clock::Moment;
+use crate::limits::HEDGE_AFTER;
+
+/// What a question to a server is for. The word is a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AskKind {
+    /// The first one for a client.
+    First,
+    /// Another one after a failure.
+    Retry,
+    /// Another one while the first is overdue.
+    Hedge,
+    /// A probe, or a copy of a live question that nobody waits for.
+    Probe,
+    /// For a client that was answered stale.
+    Refresh,
+}
+
+impl AskKind {
+    /// All of them, in the order of their counters.
+    pub const ALL: [AskKind; 5] = [AskKind::First, AskKind::Retry, AskKind::Hedge, AskKind::Probe, AskKind::Refresh];
+
+    /// The word in logs, metrics and explanations.
+    pub fn word(self) -> &'static str {
+        match self {
+            AskKind::First => "first",
+            AskKind::Retry => "retry",
+            AskKind::Hedge => "hedge",
+            AskKind::Probe => "probe",
+            AskKind::Refresh => "refresh",
+        }
+    }
+}
+
+/// One server and what was learned of it.
+#[derive(Debug)]
+pub struct Server {
+    /// What the configuration says.
+    pub settings: ServerSettings,
+    /// Its tier, from 0.
+    pub tier: usize,
+    pub(super) breaker: Breaker,
+    pub(super) health: Health,
+    pub(super) latency: Latency,
+    pub(super) silent_since: Option<Moment>,
+    /// Was it told that it is down?
+    pub(super) announced_down: bool,
+    /// When it was last found unfit, or its probe failed.
+    pub(super) unfit_at: Option<Moment>,
+    /// Its last well-formed reply.
+    pub(super) answered_at: Option<Moment>,
+    pub(super) probe_at_once: bool,
+    pub(super) probed_at: Option<Moment>,
+    pub(super) probe_turn: usize,
+    pub(super) copied_at: Option<Moment>,
+    pub(super) no_edns_until: Moment,
+    pub(super) rate: Option<Budget>,
+    pub(super) asked: [u64; AskKind::ALL.len()],
+}
+
+impl Server {
+    pub(super) fn new(settings: ServerSettings, tier: usize, now: Moment) -> Self {
+        let rate = (settings.packets_per_second > 0).then(|| {
+            let per_second = f64::from(settings.packets_per_second);
+            Budget::new(per_second, (per_second / 10.0).max(1.0), now)
+        });
+        Self {
+            settings,
+            tier,
+            breaker: Breaker::default(),
+            health: Health::default(),
+            latency: Latency::default(),
+            silent_since: None,
+            announced_down: false,
+            unfit_at: None,
+            answered_at: None,
+            probe_at_once: false,
+            probed_at: None,
+            probe_turn: 0,
+            copied_at: None,
+            no_edns_until: Moment::ZERO,
+            rate,
+            asked: [0; AskKind::ALL.len()],
+        }
+    }
+
+    /// Does it get first questions?
+    pub fn is_fit(&self) -> bool {
+        self.silent_since.is_none() && !self.health.is_down()
+    }
+
+    pub(super) fn has_room(&self, now: Moment) -> bool {
+        self.rate.as_ref().is_none_or(|r| r.has_one(now))
+    }
+
+    pub(super) fn has_spoken_since_unfit(&self) -> bool {
+        self.answered_at > self.unfit_at
+    }
+
+    /// Its state in one word, and the reason in a few.
+    pub fn state(&self) -> (&'static str, &'static str) {
+        match self.health.state() {
+            State::Down { by, .. } => ("down", by.word()),
+            _ if self.silent_since.is_some() => ("silent", "questions overdue, nothing came"),
+            State::Unknown => ("unknown", "nothing came from it yet"),
+            State::Fit => ("fit", "answers"),
+        }
+    }
+
+    /// Its last well-formed reply.
+    pub fn answered_at(&self) -> Option<Moment> {
+        self.answered_at
+    }
+
+    /// Its latency.
+    pub fn latency(&self) -> &Latency {
+        &self.latency
+    }
+
+    /// Questions by [`AskKind`].
+    pub fn asked(&self) -> &[u64; AskKind::ALL.len()] {
+        &self.asked
+    }
+
+    /// A well-formed answer came, `took` after the question. One that comes too late to be of use does not acquit.
+    pub(super) fn on_answer(&mut self, took: Duration, rise: u32, now: Moment) {
+        self.breaker.on_packet(now);
+        self.latency.on_answer(took);
+        self.answered_at = Some(now);
+        if took <= HEDGE_AFTER.max { self.health.on_answer(rise) } else { self.health.on_failure() }
+    }
+}
