@@ -1,7 +1,7 @@
 //! One question to one server within a pursuit.
 //!
-//! Pure. An attempt may be sent more than once (over TCP after TC, without OPT after FORMERR): it is one attempt and one
-//! piece of evidence all the same.
+//! Pure. An attempt may be sent more than once (over TCP after TC, without OPT after FORMERR): it is one attempt and
+//! one piece of evidence all the same.
 
 use super::vet::Fault;
 use crate::clock::Moment;
@@ -15,8 +15,8 @@ pub struct AttemptId(pub usize);
 /// One question to one server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ask {
-    /// Names the attempt in [`on_verdict`](super::Pursuit::on_verdict). The same one comes again where it goes on over TCP or without
-    /// OPT.
+    /// Names the attempt in [`on_verdict`](super::Pursuit::on_verdict). The same one comes again where it goes on over
+    /// TCP or without OPT.
     pub attempt: AttemptId,
     /// Whom.
     pub server: ServerId,
