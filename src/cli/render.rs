@@ -3,9 +3,9 @@
 //! Pure. Status and explanations are JSON whose fields grow with the program. The few that this file knows are laid
 //! out; every other one is shown by its name, so that nothing that the process says is lost.
 //!
-//! Of a status it knows `events[{level, text, unix}]`, `version`, `uptime_seconds`, `listen[]`, `groups[{name, tier_in_use, belief,
+//! Of a status it knows `version`, `uptime_seconds`, `listen[]`, `groups[{name, tier_in_use, belief,
 //! servers[{name, address, tier, state, reason, latency_ms}]}]`, `cache{bytes, max_bytes, entries}`,
-//! `config{file, hash, age_seconds, fallback, needs_restart[]}` and `warnings[]`.
+//! `config{file, hash, age_seconds, fallback, needs_restart[]}`, `events[{level, text, unix}]` and `warnings[]`.
 
 use std::fmt::Write;
 use std::time::Duration;
