@@ -1,9 +1,10 @@
 //! A group of servers in tiers: whom to ask, how long to wait, whom to trust with the next question.
 //!
 //! Pure. [`Group`] holds what was learned; its settings are swapped on reload ([`Group::adopt`]). The rooms under it
-//! judge one thing each and do not know each other, a [`server`] holds what they know of it: [`breaker`] fast from live questions, [`health`] slowly, [`tier`]
-//! which tier is in use, [`damp`] what flapping costs, [`latency`] and [`hedge`] when a second question goes out,
-//! [`budget`] what it may cost, [`bulkhead`] how much waits at once.
+//! judge one thing each and do not know each other, and a [`server`] holds what they know of it: [`breaker`] judges
+//! fast from live questions, [`health`] slowly, [`tier`] says which tier is in use, [`damp`] what flapping costs,
+//! [`latency`] and [`hedge`] when a second question goes out, [`budget`] what it may cost, [`bulkhead`] how much waits
+//! at once.
 
 pub mod breaker;
 pub mod budget;
