@@ -4,8 +4,8 @@
 //! body is? [`check`] reads the body whole: counts against records, every owner name and every name in the RDATA of
 //! the types that RFC 1035 and its successors allow to compress, no pointer that leads forward, no noise behind, at
 //! most one OPT, at the root, in the additional section. No name may run through bytes that an answer from the cache
-//! changes: the header, the fixed fields of a record (TTL among them), the data of an address. What is not understood is not refused: unknown types, an
-//! RDLENGTH of 0, unknown classes and any order pass.
+//! changes: the header, the fixed fields of a record (TTL among them), the data of an address. What is not understood
+//! is not refused: unknown types, an RDLENGTH of 0, unknown classes and any order pass.
 //!
 //! [`Reply::cut_opt`] takes the OPT record out. Pointers behind it that lead behind it are moved along.
 
