@@ -98,6 +98,14 @@ pub struct Waiter<W> {
     pub stale_at: Moment,
 }
 
+/// A negative answer that is held.
+#[derive(Clone, Debug)]
+struct Held {
+    entry: Arc<Entry>,
+    storable: bool,
+    until: Moment,
+}
+
 /// What is fixed for a pursuit.
 #[derive(Clone, Debug)]
 pub struct Brief {
@@ -124,7 +132,7 @@ pub struct Pursuit<W> {
     attempts: Vec<Attempt>,
     asked: Vec<u8>,
     /// A lower tier's negative answer that waits for better tiers.
-    held: Option<(Arc<Entry>, Moment)>,
+    held: Option<Held>,
     /// The tier whose answer was taken.
     settled: Option<usize>,
     failed: bool,
@@ -288,7 +296,7 @@ impl<W> Pursuit<W> {
                 let until = self.worth_waiting_until(tier, group, now);
                 if now < until {
                     if self.held.is_none() {
-                        self.held = Some((entry, until));
+                        self.held = Some(Held { entry, storable, until });
                     }
                 } else {
                     self.settle_negative(entry, storable, group, now);
@@ -428,11 +436,10 @@ impl<W> Pursuit<W> {
     }
 
     fn end_hold(&mut self, group: &mut Group, now: Moment) {
-        let Some((entry, until)) = self.held.clone() else { return };
+        let Some(Held { entry, storable, until }) = self.held.clone() else { return };
         let tier = entry.data().map_or(0, |d| usize::from(d.tier));
         if now >= until || self.worth_waiting_until(tier, group, now) <= now {
             self.held = None;
-            let storable = entry.data().is_some_and(|d| d.ttl > 0);
             self.settle_negative(entry, storable, group, now);
         }
     }
@@ -558,7 +565,7 @@ impl<W> Pursuit<W> {
         if self.is_open() {
             let waiters = self.waiters.iter().flat_map(|w| [w.stale_at, w.deadline]);
             let attempts = out().map(|a| if a.overdue { a.try_until } else { a.hedge_at });
-            let held = self.held.iter().map(|(_, until)| *until);
+            let held = self.held.iter().map(|h| h.until);
             let denied = Some(self.denied_until).filter(|_| self.denied_until > now);
             // What is past already was acted on in this call.
             for at in waiters.chain(attempts).chain(held).chain(denied).chain([self.ends]) {
