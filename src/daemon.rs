@@ -29,7 +29,7 @@ use crate::cache::Cache;
 use crate::cache::front::Front;
 use crate::cache::key::Keys;
 use crate::cache::store::MokaStore;
-use crate::clock::{self, Moment};
+use crate::clock::{self, Moment, WallTime};
 use crate::config::{Config, Warning};
 use crate::driver::Driver;
 use crate::limits::MISS_QUEUE;
@@ -99,6 +99,8 @@ impl std::error::Error for Fatal {}
 pub(crate) struct Running {
     source: ConfigSource,
     started: Moment,
+    /// The same by the wall clock: one number for the life of the process, as a restart is told by its change.
+    started_wall: WallTime,
     state: Option<PathBuf>,
     listening: Vec<SocketAddr>,
     socket_remarks: Vec<String>,
@@ -135,7 +137,7 @@ pub fn run(start: Start) -> Result<(), Fatal> {
     let log = Arc::new(log::start(&config.log).map_err(|e| Fatal::system(format!("logs cannot be written: {e}")))?);
     abort_on_panic();
     let state = state_directory(&config.state).unwrap_or_else(|reason| {
-        report(Event::StateUnavailable { path: PathBuf::new(), reason });
+        report(Event::StateUnavailable { reason });
         None
     });
     say_configuration(&loaded, refused.as_ref());
@@ -170,6 +172,7 @@ pub fn run(start: Start) -> Result<(), Fatal> {
     let running = Arc::new(Running {
         source,
         started: clock::now(),
+        started_wall: clock::wall(),
         state,
         listening: listening.clone(),
         socket_remarks: sockets.remarks.clone(),
@@ -220,7 +223,8 @@ pub fn run(start: Start) -> Result<(), Fatal> {
         until_told_to_end(signals.terminate, signals.interrupt).await;
         running.ready.store(false, Ordering::Relaxed);
         report(Event::Draining { grace: config.listen.drain });
-        tcp_listeners.drain(config.listen.drain).await;
+        // TCP ends early where no connection is open; UDP has the whole time.
+        tokio::join!(tcp_listeners.drain(config.listen.drain), tokio::time::sleep(config.listen.drain));
         // Stopping blocks; the runtime's other threads go on answering what is still open.
         let _ = tokio::task::spawn_blocking(move || udp_workers.stop(EMPTYING)).await;
     });
@@ -242,7 +246,7 @@ fn abort_on_panic() {
 fn say_configuration(loaded: &Loaded, refused: Option<&Refused>) {
     let file = PathBuf::from(shown_path(loaded.path.as_deref()));
     if let Some(refused) = refused {
-        report(Event::ConfigFallback { file, reason: refused.to_string() });
+        report(Event::ConfigFallback { file, reason: refused.in_one_line() });
     }
     for warning in &loaded.warnings {
         report(Event::ConfigRemark { remark: remark_of(loaded, warning) });
@@ -338,7 +342,7 @@ impl Running {
         let Some(state) = &self.state else { return };
         let kept = self.changing().loaded.keep(state);
         if let Err(e) = kept {
-            report(Event::StateUnavailable { path: state.clone(), reason: e.to_string() });
+            report(Event::StateUnavailable { reason: format!("{}: {e}", state.display()) });
         }
     }
 
@@ -384,10 +388,9 @@ impl Running {
             });
             tokio::spawn(admin::serve(address, config.admin.allow.clone(), admin));
         }
-        let place = control.clone().unwrap_or_default();
         tokio::spawn(control_server::serve(control, self.clone(), move |change| {
             if let Err(reason) = change {
-                report(Event::ControlUnavailable { path: place.clone(), reason: reason.to_owned() });
+                report(Event::ControlUnavailable { reason: reason.to_owned() });
             }
         }));
         let running = self.clone();
@@ -515,11 +518,10 @@ impl Running {
         let loaded = match self.source.load() {
             Ok(loaded) => loaded,
             Err(refused) => {
-                let reason = refused.to_string();
                 let file = PathBuf::from(shown_path(refused.path.as_deref()));
-                report(Event::ReloadRefused { file, reason: reason.clone() });
+                report(Event::ReloadRefused { file, reason: refused.in_one_line() });
                 self.changing().last_reload_ok = false;
-                return Err(reason);
+                return Err(refused.to_string());
             }
         };
         let config = loaded.config.clone();

@@ -38,7 +38,8 @@ impl Gather for Running {
             warnings.push("the configuration file was refused; its last accepted copy is in force".into());
         }
         if !changing.last_reload_ok {
-            warnings.push("the last configuration was refused; `evenkeel check` says why".into());
+            let file = config.path.as_ref().map_or_else(String::new, |path| format!(" {}", path.display()));
+            warnings.push(format!("the configuration was refused when last read; `evenkeel check{file}` says why"));
         }
         let groups: Vec<GroupStatus> = changing.placed.iter().map(|p| group_status(p, now)).collect();
         for group in groups.iter().filter(|g| g.servers.is_empty()) {
@@ -47,7 +48,7 @@ impl Gather for Running {
         Snapshot {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: uptime,
-            started_unix: wall.0 - i64::try_from(uptime).unwrap_or(0),
+            started_unix: self.started_wall.0,
             ready: self.ready.load(Ordering::Relaxed),
             listen: self.listening.iter().map(|a| ListenStatus { address: a.to_string(), waiting: None }).collect(),
             groups,

@@ -182,7 +182,7 @@ impl fmt::Display for OpenError {
             Self::InUse { address, transport } => write!(
                 f,
                 "another server listens on {address} ({}); find it with `ss -lntup`, or choose another address with \
-                 --set 'listen.dns=[\"{}\"]'",
+                 `evenkeel serve --set 'listen.dns=[\"{}\"]'`",
                 word(*transport),
                 SocketAddr::new(address.ip(), elsewhere(address.port())),
             ),
@@ -190,7 +190,7 @@ impl fmt::Display for OpenError {
                 f,
                 "no permission to listen on {address} ({}): ports below 1024 need CAP_NET_BIND_SERVICE; give it \
                  (AmbientCapabilities= in a systemd unit), or choose another address with \
-                 --set 'listen.dns=[\"{}\"]'",
+                 `evenkeel serve --set 'listen.dns=[\"{}\"]'`",
                 word(*transport),
                 SocketAddr::new(address.ip(), elsewhere(address.port())),
             ),

@@ -184,16 +184,12 @@ pub enum Event {
     },
     /// The control socket cannot be had; it is tried again.
     ControlUnavailable {
-        /// Where.
-        path: PathBuf,
-        /// Why.
+        /// Which places were tried, and what was in the way.
         reason: String,
     },
     /// Nothing can be kept in the state directory.
     StateUnavailable {
-        /// Where.
-        path: PathBuf,
-        /// Why.
+        /// Which place, and what is in the way.
         reason: String,
     },
     /// A bound of our own refused a question.
@@ -320,7 +316,11 @@ impl fmt::Display for Event {
             }
             Event::UpstreamsChosen { group, servers } => write!(f, "group {group} asks {}", servers.join(", ")),
             Event::NoUpstreams { group } => {
-                write!(f, "group {group} has no upstream; what is not local or in cache gets SERVFAIL")
+                write!(
+                    f,
+                    "group {group} has no upstream; what is not local or in cache gets SERVFAIL; name a server in \
+                     groups.{group}.primary or, for \"system\", in resolv.conf"
+                )
             }
             Event::SystemUpstreamsChanged { servers, from } => {
                 write!(f, "upstreams of the system by {from}: {}", Listed(servers))
@@ -373,10 +373,8 @@ impl fmt::Display for Event {
             Event::AdminUnavailable { address, reason } => {
                 write!(f, "no status and metrics on {address}: {reason}; trying again")
             }
-            Event::ControlUnavailable { path, reason } => {
-                write!(f, "no control socket at {}: {reason}; trying again", path.display())
-            }
-            Event::StateUnavailable { path, reason } => write!(f, "nothing is kept in {}: {reason}", path.display()),
+            Event::ControlUnavailable { reason } => write!(f, "no control socket: {reason}; trying again"),
+            Event::StateUnavailable { reason } => write!(f, "nothing is kept over a restart: {reason}"),
             Event::LocalLimit { bound, group: None } => write!(f, "questions are refused: {bound} is reached"),
             Event::LocalLimit { bound, group: Some(group) } => {
                 write!(f, "{group}: questions are refused: {bound} is reached")

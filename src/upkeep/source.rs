@@ -91,6 +91,13 @@ impl fmt::Display for Refused {
     }
 }
 
+impl Refused {
+    /// Every mistake with its hint, for a line of the log.
+    pub fn in_one_line(&self) -> String {
+        self.to_string().replace("\n  hint: ", ", hint: ").replace('\n', "; ")
+    }
+}
+
 /// A path for messages; what stands for none is "(built-in defaults)".
 pub fn shown_path(path: Option<&Path>) -> String {
     path.map_or_else(|| "(built-in defaults)".to_owned(), |path| path.display().to_string())
@@ -291,7 +298,10 @@ mod tests {
         assert!(loaded.fallback);
         assert_eq!(loaded.config.listen.workers, 3);
         assert_eq!((&loaded.text, &loaded.hash), (&good.text, &good.hash));
-        assert!(refused.unwrap().to_string().contains("unknown key `wrokers`"));
+        let refused = refused.unwrap();
+        assert!(refused.to_string().contains("unknown key `wrokers`\n  hint: "), "{refused}");
+        assert!(refused.in_one_line().ends_with("unknown key `wrokers`, hint: did you mean `workers`?"));
+        assert!(!refused.in_one_line().contains('\n'));
         assert!(!loaded.keep(&w.state()).unwrap(), "a copy is not copied");
         assert!(w.source.load_at_start(true).is_err(), "strict takes no copy");
     }

@@ -1,11 +1,11 @@
 //! The process: how it starts, what it says when it cannot, how it is steered and how it ends.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::client::{ask, ask_tcp};
+use crate::support::client::{ask, ask_tcp, exchange_udp};
 use crate::support::daemon::{Daemon, evenkeel, tiers};
 use crate::support::message::{Question, rcode, rtype};
 use crate::support::scripted::{Behaviour, Upstream};
@@ -160,6 +160,22 @@ fn sigterm_drains_and_ends_with_0() {
     let (ended, _) = daemon.terminate();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert_eq!(asking.join().unwrap(), RIGHT);
+}
+
+#[test]
+fn udp_is_answered_for_the_whole_drain() {
+    let _busy = busy();
+    let daemon = Daemon::over(&[]);
+    let address = daemon.address();
+    let question = Question::new("localhost.", rtype::A).to_bytes();
+    daemon.signal(Signal::TERM);
+    // Nine tenths of `listen.drain`, whose default is 2 s.
+    let end = Instant::now() + Duration::from_millis(1800);
+    while Instant::now() < end {
+        exchange_udp(address, &question, Duration::from_secs(1)).expect("an answer while draining");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(daemon.terminate().0.code, Some(0));
 }
 
 #[test]

@@ -221,7 +221,7 @@ fn bind_first(places: &[PathBuf]) -> Result<Bound, String> {
             }
         }
     }
-    Err(format!("no control socket: {}", errors.join("; ")))
+    Err(errors.join("; "))
 }
 
 fn bind(path: &Path) -> io::Result<Bound> {
