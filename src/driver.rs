@@ -218,6 +218,7 @@ impl Driver {
                         self.refuse(Some(w.way), opening.stale, code::OTHER, now);
                     }
                     Some(w) => {
+                        pursuit.offer_stale(opening.stale);
                         pursuit.join(w);
                         drop(pursuit);
                         running.joined.notify_one();
@@ -324,7 +325,7 @@ impl Driver {
         let Some(way) = way else { return };
         let answer = match stale {
             Some(entry) => Answer::Stale(entry),
-            None => Answer::Failed { ede, kept_edes: [].into() },
+            None => Answer::Failed { ede: Some(ede), kept_edes: [].into() },
         };
         let mut out = Vec::new();
         self.answer(way, &answer, &mut out, now);
@@ -413,8 +414,11 @@ impl Driver {
             until: now + failure_span(before + 1),
             count: before + 1,
             healings,
-            ede: failed.ede,
-            kept_edes: edns::with_code(failed.ede, &failed.kept_edes),
+            ede: failed.ede.or_else(|| edns::ede_codes(&failed.kept_edes).next()).unwrap_or(code::OTHER),
+            kept_edes: match failed.ede {
+                Some(ede) => edns::with_code(ede, &failed.kept_edes),
+                None => failed.kept_edes,
+            },
         };
         self.cache.fail(running.key, &question.view(), failure);
     }
@@ -426,12 +430,12 @@ impl Driver {
         out.resize(limit.max(out.len()), 0);
         let manner = Manner { limit, turn: way.turn };
         let out = &mut out[..limit];
-        let failed = |ede: u16, kept: &[u8], out: &mut [u8]| {
-            reply::error(query, rcode::SERVFAIL, Some(reply::ede(ede)), kept, out)
+        let failed = |ede: Option<u16>, kept: &[u8], out: &mut [u8]| {
+            reply::error(query, rcode::SERVFAIL, ede.map(reply::ede), kept, out)
         };
         let (n, source) = match answer {
             Answer::Fresh(entry) | Answer::Stale(entry) if entry.data().is_none() => {
-                (failed(code::OTHER, &[], out), Source::Failed)
+                (failed(Some(code::OTHER), &[], out), Source::Failed)
             }
             Answer::Fresh(entry) => {
                 let n = entry.data().map_or(0, |d| reply::fresh(&query, d, manner, now, out));
@@ -448,7 +452,7 @@ impl Driver {
             Answer::Truncated if way.client.transport == Transport::Udp => {
                 (reply::truncated(query, out), Source::Upstream)
             }
-            Answer::Truncated => (failed(code::INVALID_DATA, &[], out), Source::Failed),
+            Answer::Truncated => (failed(Some(code::INVALID_DATA), &[], out), Source::Failed),
         };
         let rcode = u16::from(out[3] & 15);
         self.tally.answered(way.client.transport, source, rcode, now.since(way.received));

@@ -47,6 +47,8 @@ pub(super) struct Attempt {
     pub(super) try_until: Moment,
     pub(super) over_tcp: bool,
     pub(super) with_edns: bool,
+    /// Was it refused with OPT, and asked again without?
+    pub(super) opt_refused: bool,
     pub(super) overdue: bool,
     pub(super) judged: bool,
     pub(super) stage: Stage,

@@ -31,7 +31,7 @@ use crate::cache::freshness::Standing;
 use crate::cache::guard;
 use crate::cache::key::{OwnedQuestion, Question};
 use crate::clock::Moment;
-use crate::limits::{HEDGE_AFTER, OTHER_VIEW_NEGATIVE_TTL};
+use crate::limits::{ATTEMPTS_PER_SERVER, HEDGE_AFTER, OTHER_VIEW_NEGATIVE_TTL};
 use crate::upstream::group::AskKind;
 use crate::upstream::{ClientHash, Group, ServerId, ZoneHash};
 use crate::wire::edns::code;
@@ -52,8 +52,8 @@ pub enum Answer {
     Stale(Arc<Entry>),
     /// Nothing can be served.
     Failed {
-        /// INFO-CODE.
-        ede: u16,
+        /// Our own INFO-CODE; none where the server's say it all.
+        ede: Option<u16>,
         /// The server's own extended errors, encoded.
         kept_edes: Box<[u8]>,
     },
@@ -64,8 +64,8 @@ pub enum Answer {
 /// What to remember of a failed pursuit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failed {
-    /// INFO-CODE.
-    pub ede: u16,
+    /// Our own INFO-CODE; none where the server's say it all.
+    pub ede: Option<u16>,
     /// The server's own extended errors, encoded.
     pub kept_edes: Box<[u8]>,
 }
@@ -102,6 +102,7 @@ pub struct Waiter<W> {
 #[derive(Clone, Debug)]
 struct Held {
     entry: Arc<Entry>,
+    from: ServerId,
     storable: bool,
     until: Moment,
 }
@@ -135,6 +136,10 @@ pub struct Pursuit<W> {
     held: Option<Held>,
     /// The tier whose answer was taken.
     settled: Option<usize>,
+    /// The server whose answer was taken first.
+    settled_by: Option<ServerId>,
+    /// A server said that the name's DNSSEC is broken: nothing that comes later is taken.
+    broken: bool,
     failed: bool,
     truncated: bool,
     /// Copies go out once, with the first question.
@@ -156,6 +161,8 @@ impl<W> Pursuit<W> {
             asked: vec![0; group.servers().len()],
             held: None,
             settled: None,
+            settled_by: None,
+            broken: false,
             failed: false,
             truncated: false,
             copied: false,
@@ -177,6 +184,13 @@ impl<W> Pursuit<W> {
     /// Clients that wait.
     pub fn waiter_count(&self) -> usize {
         self.waiters.len()
+    }
+
+    /// What can be served stale, where nothing was known of it so far.
+    pub fn offer_stale(&mut self, stale: Option<Arc<Entry>>) {
+        if self.brief.stale.is_none() {
+            self.brief.stale = stale;
+        }
     }
 
     /// A client joins. The pursuit lasts as long as its last waiter's deadline.
@@ -212,10 +226,14 @@ impl<W> Pursuit<W> {
             }
             Verdict::NoEdns => {
                 let over_tcp = attempt.over_tcp;
-                group.on_edns_refused(server, now);
+                self.attempts[id.0].opt_refused = true;
                 self.go_on(id, over_tcp, false, group, now);
             }
             Verdict::Answer { packed, storable } => {
+                // Only an answer without OPT shows that OPT was at fault, and not the question.
+                if attempt.opt_refused {
+                    group.on_edns_refused(server, now);
+                }
                 self.attempts[id.0].stage = Stage::Answered { late: took > HEDGE_AFTER.max };
                 if is_copy {
                     group.on_copy(server, Some(took), now);
@@ -232,17 +250,26 @@ impl<W> Pursuit<W> {
                 }
                 group.on_reply(server, took, true, now);
                 if self.is_open() {
-                    self.fail(code::OTHER, kept_edes, true, group, now);
+                    self.broken = true;
+                    self.fail(None, kept_edes, true, group, now);
                 }
             }
             Verdict::Fault(Fault::Mismatched) if !attempt.over_tcp => {
+                // What came need not be from the server: it is asked over TCP, and nothing is learned of it yet.
                 let with_edns = attempt.with_edns;
-                self.go_on(id, true, with_edns, group, now);
+                self.send_again(id, true, with_edns, group, now);
             }
             Verdict::Fault(fault) => {
                 self.attempts[id.0].stage = Stage::Failed(fault);
                 match fault {
-                    _ if is_copy => group.on_copy(server, None, now),
+                    Fault::Local if is_copy => {}
+                    Fault::Local => group.on_local(server),
+                    _ if is_copy => {
+                        if fault.has_packet() {
+                            group.on_packet(server, now);
+                        }
+                        group.on_copy(server, None, now);
+                    }
                     Fault::PortClosed | Fault::Unreachable => group.on_port_closed(server, now),
                     fault if fault.has_packet() => group.on_reply(server, took, false, now),
                     _ => group.on_given_up(server),
@@ -253,16 +280,18 @@ impl<W> Pursuit<W> {
 
     /// The same attempt goes on over TCP, or without OPT.
     fn go_on(&mut self, id: AttemptId, over_tcp: bool, with_edns: bool, group: &mut Group, now: Moment) {
+        // A packet came: that is no silence, whatever comes next.
+        group.on_packet(self.attempts[id.0].server, now);
+        self.send_again(id, over_tcp, with_edns, group, now);
+    }
+
+    fn send_again(&mut self, id: AttemptId, over_tcp: bool, with_edns: bool, group: &Group, now: Moment) {
         let a = &mut self.attempts[id.0];
         a.sent_at = now;
         a.hedge_at = now + group.hedge_after(a.server);
         a.try_until = now + group.try_timeout(a.server);
         a.over_tcp = over_tcp;
         a.with_edns = with_edns;
-        // A packet came: that is no silence, whatever comes next.
-        if !a.is_copy() {
-            group.on_packet(a.server, now);
-        }
         let ask = Ask {
             attempt: id,
             server: a.server,
@@ -275,7 +304,10 @@ impl<W> Pursuit<W> {
     }
 
     fn on_answer(&mut self, id: AttemptId, mut packed: Packed, storable: bool, group: &mut Group, now: Moment) {
-        let tier = self.attempts[id.0].tier;
+        if self.broken {
+            return;
+        }
+        let (tier, from) = (self.attempts[id.0].tier, self.attempts[id.0].server);
         let negative = packed.kind.is_negative();
         let other_view = negative && tier > 0 && !group.settings().same_view && group.has_better_tier(tier);
         if other_view {
@@ -291,18 +323,25 @@ impl<W> Pursuit<W> {
                     self.steps.push_back(Step::Keep(entry));
                 }
             }
+            // Nobody waits any more. The cache keeps it from what a better tier gave.
+            None if other_view && self.failed => {
+                if storable {
+                    self.settled = Some(tier);
+                    self.steps.push_back(Step::Keep(entry));
+                }
+            }
             None if other_view => {
                 self.ask_better(tier, group, now);
                 let until = self.worth_waiting_until(tier, group, now);
                 if now < until {
                     if self.held.is_none() {
-                        self.held = Some(Held { entry, storable, until });
+                        self.held = Some(Held { entry, from, storable, until });
                     }
                 } else {
-                    self.settle_negative(entry, storable, group, now);
+                    self.settle_negative(entry, from, storable, group, now);
                 }
             }
-            None => self.settle(entry, tier, storable, group, now),
+            None => self.settle(entry, from, storable, group, now),
         }
     }
 
@@ -325,20 +364,21 @@ impl<W> Pursuit<W> {
         }
     }
 
-    fn settle_negative(&mut self, entry: Arc<Entry>, storable: bool, group: &mut Group, now: Moment) {
+    fn settle_negative(&mut self, entry: Arc<Entry>, from: ServerId, storable: bool, group: &mut Group, now: Moment) {
         let tier = entry.data().map_or(0, |d| usize::from(d.tier));
         let max_age = group.settings().stale.max_age;
         let had = self.brief.stale.as_ref().and_then(|e| e.data()).filter(|d| d.group == self.brief.group);
         if had.is_some_and(|d| guard::outweighs(d, tier as u8, max_age, now)) {
-            self.fail(code::STALE, [].into(), true, group, now);
+            self.fail(Some(code::STALE), [].into(), true, group, now);
         } else {
-            self.settle(entry, tier, storable, group, now);
+            self.settle(entry, from, storable, group, now);
         }
     }
 
-    fn settle(&mut self, entry: Arc<Entry>, tier: usize, storable: bool, group: &mut Group, now: Moment) {
+    fn settle(&mut self, entry: Arc<Entry>, from: ServerId, storable: bool, group: &mut Group, now: Moment) {
         self.held = None;
-        self.settled = Some(tier);
+        self.settled = entry.data().map(|d| usize::from(d.tier));
+        self.settled_by = Some(from);
         if !self.brief.refresh {
             group.on_miss_answered(now.since(self.started));
         }
@@ -357,11 +397,11 @@ impl<W> Pursuit<W> {
     }
 
     /// The pursuit has failed: who waits gets the stale answer, or the failure. It is remembered unless the fault was
-    /// our own.
-    fn fail(&mut self, ede: u16, kept_edes: Box<[u8]>, remember: bool, group: &Group, now: Moment) {
+    /// our own, or the answer is there and only too large for UDP.
+    fn fail(&mut self, ede: Option<u16>, kept_edes: Box<[u8]>, remember: bool, group: &Group, now: Moment) {
         self.failed = true;
         self.held = None;
-        if remember {
+        if remember && !self.truncated {
             self.steps.push_back(Step::Remember(Failed { ede, kept_edes: kept_edes.clone() }));
         }
         let answer = match self.servable(group, now) {
@@ -383,18 +423,21 @@ impl<W> Pursuit<W> {
     /// Tells the group how the attempts on each server ended, once another server has answered or they answered
     /// themselves. An attempt that is out is judged when it is too late to be of use.
     fn judge(&mut self, group: &mut Group, now: Moment) {
-        if self.settled.is_none() {
-            return;
-        }
+        let Some(settled_by) = self.settled_by else { return };
         for a in self.attempts.iter_mut().filter(|a| !a.judged && !a.is_copy()) {
+            // Only what another server answered is evidence: who was slow, and the first all the same, is not at fault.
+            let by_another = a.server != settled_by;
             let fault = match a.stage {
-                Stage::Answered { late } => late,
+                Stage::Answered { late } => late && by_another,
                 Stage::Failed(Fault::Local) => continue,
                 Stage::Failed(_) => true,
                 Stage::Out if now.since(a.sent_at) > HEDGE_AFTER.max => true,
                 Stage::Out => continue,
             };
             a.judged = true;
+            if fault && !by_another {
+                continue;
+            }
             group.on_judged(a.server, fault, self.zone, self.brief.client, now);
         }
     }
@@ -413,7 +456,7 @@ impl<W> Pursuit<W> {
         if self.is_open() {
             if now >= self.ends {
                 let (ede, local) = self.reason();
-                self.fail(ede, [].into(), !local, group, now);
+                self.fail(Some(ede), [].into(), !local, group, now);
             } else {
                 self.ask(group, draw, now);
             }
@@ -436,11 +479,13 @@ impl<W> Pursuit<W> {
     }
 
     fn end_hold(&mut self, group: &mut Group, now: Moment) {
-        let Some(Held { entry, storable, until }) = self.held.clone() else { return };
+        let Some(Held { entry, from, storable, until }) = self.held.clone() else { return };
         let tier = entry.data().map_or(0, |d| usize::from(d.tier));
-        if now >= until || self.worth_waiting_until(tier, group, now) <= now {
+        // What is held is better than SERVFAIL: at a deadline it goes out.
+        let due = now >= until || now >= self.ends || self.waiters.iter().any(|w| now >= w.deadline);
+        if due || self.worth_waiting_until(tier, group, now) <= now {
             self.held = None;
-            self.settle_negative(entry, storable, group, now);
+            self.settle_negative(entry, from, storable, group, now);
         }
     }
 
@@ -466,7 +511,7 @@ impl<W> Pursuit<W> {
             let answer = if self.truncated {
                 Answer::Truncated
             } else {
-                Answer::Failed { ede: self.reason().0, kept_edes: [].into() }
+                Answer::Failed { ede: Some(self.reason().0), kept_edes: [].into() }
             };
             self.steps.push_back(Step::Reply(late, answer));
         }
@@ -480,7 +525,8 @@ impl<W> Pursuit<W> {
                 _ => Fault::TimedOut,
             })
         };
-        let local = faults().count() > 0 && faults().all(|f| f == Fault::Local);
+        // Without any attempt it was a limit of ours that let none out.
+        let local = faults().all(|f| f == Fault::Local);
         // The most telling one: a reply that was of no use says more than silence.
         let ede = faults().filter(|f| *f != Fault::Local).map(Fault::ede).max();
         (ede.unwrap_or(if local { code::OTHER } else { code::NO_REACHABLE_AUTHORITY }), local)
@@ -497,17 +543,17 @@ impl<W> Pursuit<W> {
             // One attempt; who still waits gives up once it is not worth waiting for.
             if !anything_out || live().filter(|a| a.is_out()).all(|a| now >= a.try_until) {
                 let (ede, local) = self.reason();
-                self.fail(ede, [].into(), !local, group, now);
+                self.fail(Some(ede), [].into(), !local, group, now);
             }
             return;
         }
         if now < self.denied_until {
             return;
         }
-        let Some(server) = group.plan(&self.asked, draw(), draw(), now) else {
+        let Some(server) = group.plan(&self.spent(), draw(), draw(), now) else {
             if !anything_out {
                 let (ede, local) = self.reason();
-                self.fail(ede, [].into(), !local, group, now);
+                self.fail(Some(ede), [].into(), !local, group, now);
             }
             return;
         };
@@ -534,6 +580,17 @@ impl<W> Pursuit<W> {
         }
     }
 
+    /// How often each server was asked. One that said no would say it again: it counts as asked as often as it may be.
+    fn spent(&self) -> Vec<u8> {
+        let mut spent = self.asked.clone();
+        for a in self.attempts.iter().filter(|a| !a.is_copy()) {
+            if matches!(a.stage, Stage::Failed(fault) if fault.is_final()) {
+                spent[usize::from(a.server.0)] = ATTEMPTS_PER_SERVER;
+            }
+        }
+        spent
+    }
+
     fn send(&mut self, server: ServerId, kind: AskKind, group: &mut Group, now: Moment) {
         let hedge_after = group.hedge_after(server);
         let with_edns = group.takes_edns(server, now);
@@ -547,6 +604,7 @@ impl<W> Pursuit<W> {
             try_until: now + group.try_timeout(server),
             over_tcp: false,
             with_edns,
+            opt_refused: false,
             overdue: false,
             judged: false,
             stage: Stage::Out,

@@ -23,8 +23,10 @@ enum Does {
     Answers { after_ms: u64, kind: Kind },
     Silent,
     Fails { after_ms: u64, fault: Fault },
-    Broken,
+    Broken { after_ms: u64 },
     TruncatesThen(Box<Does>),
+    RefusesOptThen(Box<Does>),
+    ForgedUnlessTcp(Box<Does>),
 }
 
 fn answers(after_ms: u64) -> Does {
@@ -71,7 +73,7 @@ fn servfail_lame_and_a_closed_port_go_to_the_next_server_at_once() {
 
 #[test]
 fn a_name_whose_dnssec_is_broken_is_asked_nowhere_else() {
-    let mut w = World::new(&[Does::Broken, answers(2), answers(2)]);
+    let mut w = World::new(&[Does::Broken { after_ms: 0 }, answers(2), answers(2)]);
     let seen = w.ask("a.example", None);
     assert_eq!(seen.what, "failed after 0 ms");
     assert_eq!(seen.asks, ["first 0 at 0"]);
@@ -92,7 +94,51 @@ fn where_tcp_fails_everywhere_the_client_gets_tc_and_nothing_is_stored() {
     let mut w = World::new(&[dead.clone(), dead.clone(), dead]);
     let seen = w.ask("a.example", None);
     assert!(seen.what.starts_with("truncated"), "{}", seen.what);
-    assert_eq!(seen.kept, 0);
+    assert_eq!((seen.kept, seen.remembered), (0, 0));
+}
+
+#[test]
+fn what_every_server_refuses_is_asked_of_each_once() {
+    let fails = Does::Fails { after_ms: 1, fault: Fault::ServFail };
+    let seen = World::new(&[fails.clone(), fails.clone(), fails]).ask("a.example", None);
+    assert_eq!(seen.asks, ["first 0 at 0", "retry 1 at 1", "retry 2 at 2"]);
+    assert_eq!(seen.what, "failed after 3 ms");
+}
+
+#[test]
+fn nothing_that_comes_after_broken_dnssec_is_taken() {
+    let seen = World::new(&[Does::Broken { after_ms: 30 }, answers(20), answers(2)]).ask("a.example", None);
+    assert_eq!(seen.what, "failed after 30 ms");
+    assert_eq!((seen.kept, seen.remembered), (0, 1));
+}
+
+#[test]
+fn opt_is_left_out_from_then_on_only_where_the_question_is_answered_without_it() {
+    let no = Does::Fails { after_ms: 1, fault: Fault::Refused };
+    for (then, kept_on, want) in [(answers(2), false, "fresh tier 0 after 2 ms"), (no, true, "failed after 1 ms")] {
+        let mut w = World::new(&[Does::RefusesOptThen(Box::new(then))]);
+        let seen = w.ask("a.example", None);
+        assert_eq!(seen.what, want);
+        assert_eq!(w.group.takes_edns(ServerId(0), w.now), kept_on, "{want}");
+    }
+}
+
+#[test]
+fn where_forged_packets_come_the_question_goes_over_tcp() {
+    let mut w = World::new(&[Does::ForgedUnlessTcp(Box::new(answers(3)))]);
+    let seen = w.ask("a.example", None);
+    assert_eq!(seen.what, "fresh tier 0 after 3 ms");
+    assert_eq!(seen.asks, ["first 0 at 0", "first 0 over tcp at 0"]);
+}
+
+#[test]
+fn a_limit_of_our_own_is_not_remembered() {
+    let mut w = World::new(&[answers(2)]);
+    w.settings.tiers[0][0].packets_per_second = 1;
+    w.reset();
+    assert_eq!(w.ask("a.example", None).what, "fresh tier 0 after 2 ms");
+    let seen = w.ask("b.example", None);
+    assert_eq!((seen.what.as_str(), seen.asks.len(), seen.remembered), ("failed after 0 ms", 0, 0));
 }
 
 #[test]
@@ -148,6 +194,12 @@ fn a_lower_tiers_nxdomain_is_taken_at_the_primarys_try_time_out_and_corrected_la
     let seen = w.ask("a.internal", None);
     assert_eq!(seen.what, "fresh tier 1 after 300 ms");
     assert_eq!(seen.kept_ttls, [5, 60], "at most 5 s, then the primary's own");
+}
+
+#[test]
+fn a_lower_tiers_nxdomain_is_better_than_servfail_at_the_deadline() {
+    let mut w = World::new(&[answers(1500), denies(2), denies(2)]);
+    assert_eq!(w.ask_for("a.internal", None, MS(100)).what, "fresh tier 1 after 100 ms");
 }
 
 #[test]
@@ -254,6 +306,17 @@ fn a_gray_server_loses_its_share_by_evidence_and_gets_it_back_by_copies_only() {
     for n in 0..4 {
         w.pass(MS(1000));
         w.ask(&format!("c{n}.z{n}.test"), None);
+    }
+    assert_eq!(w.group.server(ServerId(0)).state().0, "fit");
+}
+
+#[test]
+fn a_slow_server_that_nobody_beats_is_not_convicted() {
+    let mut w = World::new(&[answers(400), answers(2), answers(2)]);
+    w.settings.hedge.after = Some(MS(500));
+    w.reset();
+    for n in 0..60 {
+        w.ask(&format!("n{n}.z{n}.test"), None);
     }
     assert_eq!(w.group.server(ServerId(0)).state().0, "fit");
 }
@@ -408,19 +471,23 @@ impl World {
     }
 
     fn reply_of(&self, ask: Ask) -> Option<(Duration, Verdict)> {
-        fn of(does: &Does, over_tcp: bool) -> Option<(Duration, Verdict)> {
+        fn of(does: &Does, ask: Ask) -> Option<(Duration, Verdict)> {
             Some(match does {
                 Does::Answers { after_ms, kind } => {
                     (MS(*after_ms), Verdict::Answer { packed: packed(*kind), storable: true })
                 }
                 Does::Silent => return None,
                 Does::Fails { after_ms, fault } => (MS(*after_ms), Verdict::Fault(*fault)),
-                Does::Broken => (MS(0), Verdict::Broken([0, 15, 0, 2, 0, 6].into())),
-                Does::TruncatesThen(_) if !over_tcp => (MS(0), Verdict::Truncated),
-                Does::TruncatesThen(then) => return of(then, over_tcp),
+                Does::Broken { after_ms } => (MS(*after_ms), Verdict::Broken([0, 15, 0, 2, 0, 6].into())),
+                Does::TruncatesThen(_) if !ask.over_tcp => (MS(0), Verdict::Truncated),
+                Does::RefusesOptThen(_) if ask.with_edns => (MS(0), Verdict::NoEdns),
+                Does::ForgedUnlessTcp(_) if !ask.over_tcp => (MS(0), Verdict::Fault(Fault::Mismatched)),
+                Does::TruncatesThen(then) | Does::RefusesOptThen(then) | Does::ForgedUnlessTcp(then) => {
+                    return of(then, ask);
+                }
             })
         }
-        of(&self.servers[usize::from(ask.server.0)], ask.over_tcp)
+        of(&self.servers[usize::from(ask.server.0)], ask)
     }
 }
 

@@ -86,6 +86,11 @@ impl Fault {
         matches!(self, Fault::Malformed | Fault::Lame | Fault::ServFail | Fault::Refused | Fault::Mismatched)
     }
 
+    /// Would the same server say the same again? What was lost on the way may not be lost a second time.
+    pub fn is_final(self) -> bool {
+        !matches!(self, Fault::TimedOut | Fault::Closed | Fault::Local)
+    }
+
     /// The extended error that tells a client of it.
     pub fn ede(self) -> u16 {
         match self {

@@ -407,8 +407,15 @@ impl Group {
         self.weigh(now);
     }
 
-    /// A live question ended without any packet: it was given up, or our own limits ended it.
+    /// A live question ended without any packet: it was given up.
     pub fn on_given_up(&mut self, server: ServerId) {
+        let s = self.at(server);
+        s.breaker.on_end();
+        s.health.on_failure();
+    }
+
+    /// A limit of our own ended a live question: that says nothing of the server.
+    pub fn on_local(&mut self, server: ServerId) {
         self.at(server).breaker.on_end();
     }
 

@@ -126,6 +126,14 @@ impl Health {
         }
     }
 
+    /// A well-formed answer came, too late to be of use: the server is there, and nothing acquits it.
+    pub fn on_late_answer(&mut self) {
+        self.passed = 0;
+        if self.state == State::Unknown {
+            self.state = State::Fit;
+        }
+    }
+
     /// A live question to a server that is down failed.
     pub fn on_failure(&mut self) {
         self.passed = 0;
@@ -204,6 +212,18 @@ mod tests {
             h.on_answer(3);
             assert_eq!(h.state(), State::Fit, "{by:?}");
         }
+    }
+
+    #[test]
+    fn a_late_answer_makes_a_server_known_and_acquits_nobody() {
+        let mut h = Health::default();
+        h.on_late_answer();
+        assert_eq!(h.state(), State::Fit);
+        let mut h = down(Evidence::Faults);
+        (0..2).for_each(|_| h.on_answer(3));
+        h.on_late_answer();
+        (0..2).for_each(|_| h.on_answer(3));
+        assert!(h.is_down(), "in a row");
     }
 
     #[test]

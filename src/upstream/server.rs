@@ -139,6 +139,6 @@ impl Server {
         self.breaker.on_packet(now);
         self.latency.on_answer(took);
         self.answered_at = Some(now);
-        if took <= HEDGE_AFTER.max { self.health.on_answer(rise) } else { self.health.on_failure() }
+        if took <= HEDGE_AFTER.max { self.health.on_answer(rise) } else { self.health.on_late_answer() }
     }
 }
