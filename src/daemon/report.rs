@@ -18,6 +18,7 @@ use crate::observe::status::{
 use crate::resolve::patience::{self, Circumstances};
 use crate::resolve::vet::Fault;
 use crate::serve::GroupPolicy;
+use crate::upkeep::system;
 use crate::upstream::{Group, ServerId, tier};
 use crate::wire::name::suffixes;
 use crate::wire::{Name, build, rcode};
@@ -34,6 +35,9 @@ impl Gather for Running {
         warnings.extend(config.warnings.iter().map(|w| super::remark_of(config, w)));
         warnings.extend(changing.around.system.remarks.iter().cloned());
         warnings.extend(changing.around.remarks.iter().chain(&changing.remarks).cloned());
+        if changing.around.system.from == system::Origin::Remembered {
+            warnings.push("the system names no upstream; those that it named last are asked".into());
+        }
         if config.fallback {
             warnings.push("the configuration file was refused; its last accepted copy is in force".into());
         }

@@ -421,8 +421,8 @@ pub struct Span(pub Duration);
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.as_secs() {
-            0 => write!(f, "{} ms", self.0.as_millis()),
-            s @ 1..120 => write!(f, "{s} s"),
+            0 if !self.0.is_zero() => write!(f, "{} ms", self.0.as_millis()),
+            s @ 0..120 => write!(f, "{s} s"),
             s @ 120..7200 => write!(f, "{} min", s / 60),
             s @ 7200..172_800 => write!(f, "{} h", s / 3600),
             s => write!(f, "{} d", s / 86_400),
