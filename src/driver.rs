@@ -209,7 +209,8 @@ impl Driver {
         });
 
         let mut joins = lock(&self.joins);
-        if let Some(running) = joins.find(opening.key, &question) {
+        // After a reload a question may have gone to another group: its client does not get the old one's answer.
+        if let Some(running) = joins.find(opening.key, &question).filter(|r| r.cell.stamp == opening.group) {
             let mut pursuit = lock(&running.pursuit);
             if pursuit.is_open() {
                 match waiter {

@@ -357,7 +357,7 @@ impl<W> Pursuit<W> {
     fn ask_better(&mut self, tier: usize, group: &mut Group, now: Moment) {
         let asked = self.attempts.iter().any(|a| !a.is_copy() && a.tier < tier && a.is_out());
         if !asked
-            && let Some(server) = group.fit_better(&self.asked, tier)
+            && let Some(server) = group.fit_better(&self.asked, tier, now)
             && group.allows_second(true, now)
         {
             self.send(server, AskKind::Retry, group, now);

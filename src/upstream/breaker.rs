@@ -75,8 +75,17 @@ pub struct Breaker {
 }
 
 impl Breaker {
+    /// What was learned, for another life of the group: questions that are out end in the old one.
+    pub fn learned(&self) -> Self {
+        Self { outstanding: 0, ..self.clone() }
+    }
+
     /// A question went out.
     pub fn on_sent(&mut self, now: Moment) {
+        // A server that nobody asked was not silent meanwhile; one that was found silent stays so.
+        if self.outstanding == 0 && self.overdue < SILENT_OVERDUE_MIN {
+            self.quiet_since = Some(now);
+        }
         self.outstanding += 1;
         self.quiet_since.get_or_insert(now);
     }
@@ -181,6 +190,32 @@ mod tests {
         assert!(b.is_silent(HEDGE, Moment::from_millis(60)));
         b.on_packet(Moment::from_millis(61));
         assert!(!b.is_silent(HEDGE, Moment::from_secs(9)), "the first packet ends it");
+    }
+
+    #[test]
+    fn the_time_in_which_nobody_asked_is_no_silence() {
+        let mut b = Breaker::default();
+        b.on_sent(Moment::ZERO);
+        b.on_overdue();
+        b.on_end();
+        let later = Moment::from_secs(100);
+        (0..4).for_each(|_| b.on_sent(later));
+        (0..4).for_each(|_| b.on_overdue());
+        assert!(!b.is_silent(HEDGE, later + Duration::from_millis(59)));
+        assert!(b.is_silent(HEDGE, later + Duration::from_millis(60)));
+        (0..4).for_each(|_| b.on_end());
+        b.on_sent(later + Duration::from_secs(1));
+        assert!(b.is_silent(HEDGE, later + Duration::from_secs(1)), "to be asked does not end it");
+    }
+
+    #[test]
+    fn what_is_out_does_not_go_over_to_another_life_of_the_group() {
+        let mut b = Breaker::default();
+        (0..5).for_each(|_| b.on_sent(Moment::ZERO));
+        (0..5).for_each(|_| b.on_overdue());
+        let new = b.learned();
+        assert_eq!(new.outstanding(), 0);
+        assert!(new.is_silent(HEDGE, Moment::from_secs(1)));
     }
 
     #[test]

@@ -136,7 +136,7 @@ impl Group {
             };
             let Some(known) = old.servers.iter().find(|s| same(s)) else { continue };
             any = true;
-            server.breaker = known.breaker.clone();
+            server.breaker = known.breaker.learned();
             server.health = known.health.clone();
             server.latency = known.latency.clone();
             server.silent_since = known.silent_since;
@@ -316,9 +316,10 @@ impl Group {
     }
 
     /// A fit server of a better tier than `tier` that was not asked.
-    pub fn fit_better(&self, asked: &[u8], tier: usize) -> Option<ServerId> {
+    pub fn fit_better(&self, asked: &[u8], tier: usize, now: Moment) -> Option<ServerId> {
         (0..self.servers.len())
-            .filter(|i| asked[*i] == 0 && self.servers[*i].tier < tier && self.servers[*i].is_fit())
+            .filter(|i| asked[*i] == 0 && self.servers[*i].tier < tier)
+            .filter(|i| self.servers[*i].is_fit() && self.servers[*i].has_room(now))
             .min_by_key(|i| self.servers[*i].tier)
             .map(id)
     }
@@ -495,7 +496,8 @@ impl Group {
         let tally = self.server(server).breaker.tally(now);
         // A failure rate that is alike on all servers convicts nobody.
         let others_do_better = self.servers.iter().enumerate().any(|(i, s)| {
-            i != usize::from(server.0) && s.is_fit() && s.breaker.tally(now).share() <= tally.share() / 2.0
+            let theirs = s.breaker.tally(now);
+            i != usize::from(server.0) && s.is_fit() && theirs.judged > 0 && theirs.share() <= tally.share() / 2.0
         });
         if tally.convicts(only_client) && others_do_better {
             let s = self.at(server);

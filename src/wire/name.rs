@@ -226,13 +226,15 @@ pub fn walk<'p>(packet: &'p [u8], at: usize, mut each: impl FnMut(&'p [u8])) -> 
 /// length, of the root label, of a pointer. `each` may end the walk by false.
 ///
 /// Returns the offset behind the name where it stands. Every pointer must lead to before the labels from which it
-/// was reached, so a walk ends after at most 127 labels and no loop is possible (RFC 1035 §4.1.4). `None` where the
+/// was reached, so no loop is possible (RFC 1035 §4.1.4). A walk ends after at most 127 labels and as many pointers:
+/// thousands of records that each lead through thousands of pointers would cost a server's time. `None` where the
 /// name is cut, leads forward, uses a label type that does not exist, or has more than [`NAME_BYTES_MAX`] bytes.
 pub fn walk_places(packet: &[u8], at: usize, mut each: impl FnMut(Range<usize>) -> bool) -> Option<usize> {
     let mut i = at;
     let mut segment = at;
     let mut end = None;
     let mut total = 1;
+    let mut pointers = 0;
     loop {
         let len = usize::from(*packet.get(i)?);
         let place = match len {
@@ -255,7 +257,8 @@ pub fn walk_places(packet: &[u8], at: usize, mut each: impl FnMut(Range<usize>) 
             }
             _ => {
                 let target = (len & 0x3f) << 8 | usize::from(packet[i + 1]);
-                if target >= segment {
+                pointers += 1;
+                if target >= segment || pointers > POINTERS_MAX {
                     return None;
                 }
                 end.get_or_insert(i + 2);
@@ -265,6 +268,9 @@ pub fn walk_places(packet: &[u8], at: usize, mut each: impl FnMut(Range<usize>) 
         }
     }
 }
+
+/// Pointers in one name. A name has at most 127 labels, and one pointer for each is more than any encoder writes.
+const POINTERS_MAX: usize = 127;
 
 /// The name at `at`, decompressed and folded, and the offset behind it. Errors as [`walk`].
 pub fn read(packet: &[u8], at: usize) -> Option<(Name, usize)> {
@@ -343,6 +349,18 @@ mod tests {
         assert_eq!(walk(&[1, b'a', 0xc0, 0], 0, |_| ()), None);
         assert_eq!(walk(&[1, b'a', 0, 0xc0, 0], 3, |_| ()), Some(5));
         assert_eq!(walk(&[0xc0, 2, 0xc0, 0], 2, |_| ()), None);
+    }
+
+    #[test]
+    fn a_name_leads_through_127_pointers_and_no_more() {
+        let mut packet = vec![0];
+        for n in 0..128u16 {
+            let target = if n == 0 { 0 } else { 2 * n - 1 };
+            packet.extend((0xc000 | target).to_be_bytes());
+        }
+        let at = |pointers: usize| 2 * pointers - 1;
+        assert_eq!(walk(&packet, at(127), |_| ()), Some(at(127) + 2));
+        assert_eq!(walk(&packet, at(128), |_| ()), None);
     }
 
     proptest! {

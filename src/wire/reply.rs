@@ -36,7 +36,8 @@ pub fn identify(packet: &[u8], id: u16, name: &[u8], qtype: u16) -> Identity {
         return Identity::NotOurs;
     }
     match u16::from_be_bytes([header[4], header[5]]) {
-        0 if flags & 15 != 0 && header[6..].iter().all(|b| *b == 0) => Identity::HeaderOnly(flags & 15),
+        // Whatever else stands there, an OPT record say: without the question it is no answer.
+        0 if flags & 15 != 0 => Identity::HeaderOnly(flags & 15),
         1 => {
             let tail = [(qtype >> 8) as u8, qtype as u8, 0, 1];
             let same = packet.get(12..12 + name.len()).is_some_and(|n| n.eq_ignore_ascii_case(name))
@@ -302,6 +303,10 @@ impl Reply<'_> {
                 }
             }
         }
+        // Bytes behind OPT that look like a pointer, in data that is not read, may be led through by a name.
+        if opt.end < self.packet.len() && check(&wire).is_err() {
+            return None;
+        }
         Some((wire, offsets))
     }
 }
@@ -357,6 +362,11 @@ mod tests {
             ("two questions", with(5, 2), Identity::NotOurs),
             ("cut in the question", ok[..20].to_vec(), Identity::NotOurs),
             ("header with REFUSED", vec![1, 2, 0x80, 5, 0, 0, 0, 0, 0, 0, 0, 0], Identity::HeaderOnly(5)),
+            (
+                "no question, OPT, FORMERR",
+                vec![1, 2, 0x80, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0],
+                Identity::HeaderOnly(1),
+            ),
             ("header with NOERROR", vec![1, 2, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0], Identity::NotOurs),
         ] {
             assert_eq!(identify(&packet, 0x0102, NAME, 1), want, "{what}");
@@ -411,6 +421,19 @@ mod tests {
         assert_eq!(ttls, again.records().iter().map(|r| r.ttl_at as u16).collect::<Vec<_>>());
         let owner = |r: &Record| super::super::name::read(&wire, r.owner_at).unwrap().0.to_string();
         assert_eq!(again.records().iter().map(owner).collect::<Vec<_>>(), ["ns.test.", "ns.test."]);
+    }
+
+    #[test]
+    fn a_name_that_leads_through_unread_data_behind_opt_is_whole_or_refused() {
+        let opt = record(&[0], 41, 0, &[]);
+        let data_at = message(&[]).len() + opt.len() + 12;
+        // The data of the NULL record ends in a pointer to its own start; the next owner leads to that pointer.
+        let null = record(&[0xc0, 12], 10, 60, &[1, b'x', 0, 0xc0, data_at as u8]);
+        let owner = record(&[0xc0, data_at as u8 + 3], 28, 60, &[0; 16]);
+        let mut packet = [message(&[]), opt, null, owner].concat();
+        packet[11] = 3;
+        let reply = check(&packet).unwrap();
+        assert!(reply.cut_opt().is_none_or(|(wire, _)| check(&wire).is_ok()));
     }
 
     proptest! {
