@@ -555,7 +555,8 @@ mod tests {
     #[test]
     fn spans_are_told_in_the_greatest_unit_that_fits() {
         for (ms, want) in [
-            (0, "0 ms"),
+            (0, "0 s"),
+            (1, "1 ms"),
             (999, "999 ms"),
             (1000, "1 s"),
             (119_999, "119 s"),
