@@ -108,6 +108,9 @@ pub(crate) struct Running {
     driver: Arc<Driver>,
     in_force: Arc<InForce>,
     stamps: AtomicU32,
+    /// Held over a whole reload: of two at once, by a signal and by command, the policy of one and the cells of the
+    /// other could come into force.
+    reloading: Mutex<()>,
     changing: Mutex<Changing>,
     ready: Arc<AtomicBool>,
     readings: Mutex<Option<Readings>>,
@@ -180,6 +183,7 @@ pub fn run(start: Start) -> Result<(), Fatal> {
         driver: driver.clone(),
         in_force: in_force.clone(),
         stamps,
+        reloading: Mutex::new(()),
         changing: Mutex::new(Changing {
             began_with: config.clone(),
             loaded,
@@ -459,6 +463,7 @@ impl Running {
 
     /// Hosts files or resolv.conf changed: what follows from them is made anew under the same configuration.
     fn look_again(&self) {
+        let _alone = lock(&self.reloading);
         let config = self.changing().loaded.config.clone();
         let around = Surroundings::look(&config, self.state.as_deref(), &self.listening);
         let (same_system, same_hosts) = {
@@ -515,6 +520,7 @@ impl Running {
 
     /// Reads the configuration again and puts it in force, or refuses it whole. Says what there is to say.
     pub(crate) fn reload_now(&self) -> Result<Vec<String>, String> {
+        let _alone = lock(&self.reloading);
         let loaded = match self.source.load() {
             Ok(loaded) => loaded,
             Err(refused) => {

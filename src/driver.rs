@@ -135,6 +135,7 @@ struct Way {
     reply_to: Box<dyn ReplyTo>,
     received: Moment,
     turn: u32,
+    group: GroupStamp,
     stale: StaleSettings,
     slot: Option<ClientKey>,
 }
@@ -270,6 +271,7 @@ impl Driver {
             reply_to,
             received: opening.received,
             turn: opening.turn,
+            group: opening.group,
             stale: opening.stale_settings,
             slot: None,
         };
@@ -288,6 +290,7 @@ impl Driver {
             reply_to,
             received: opening.received,
             turn: opening.turn,
+            group: opening.group,
             stale: opening.stale_settings,
             slot: if let Slot::Taken(key) = slot { Some(key) } else { None },
         };
@@ -410,9 +413,13 @@ impl Driver {
         let question = lock(&running.pursuit).question().to_owned();
         let now = clock::now();
         let healings = running.cell.outlook.healings();
-        let before = self.cache.look(running.key, &question.view()).map_or(0, |e| e.failures_in_a_row(healings));
+        let before = self
+            .cache
+            .look(running.key, &question.view())
+            .map_or(0, |e| e.failures_in_a_row(running.cell.stamp, healings));
         let failure = Failure {
             until: now + failure_span(before + 1),
+            group: running.cell.stamp,
             count: before + 1,
             healings,
             ede: failed.ede.or_else(|| edns::ede_codes(&failed.kept_edes).next()).unwrap_or(code::OTHER),
@@ -444,7 +451,10 @@ impl Driver {
             }
             Answer::Stale(entry) => {
                 let due = self.cache.due_before();
-                let stale = |d: &Data| reply::stale(&query, d, &way.stale, due, manner, now, out);
+                let stale = |d: &Data| {
+                    let standing = d.standing_in(way.group, way.stale.max_age, due, now);
+                    reply::stale(&query, d, standing, &way.stale, manner, now, out)
+                };
                 let (n, past) = entry.data().map(stale).unwrap_or_default();
                 self.tally.stale(past);
                 (n, Source::Stale)

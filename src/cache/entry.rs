@@ -127,6 +127,15 @@ impl Data {
         }
     }
 
+    /// How it stands towards `group`: what another group gave counts as expired.
+    pub fn standing_in(&self, group: GroupStamp, max_age: Duration, due_before: Moment, now: Moment) -> Standing {
+        match self.standing(max_age, due_before, now) {
+            Standing::Fresh { .. } if self.group != group && max_age.is_zero() => Standing::Gone,
+            Standing::Fresh { .. } if self.group != group => Standing::Stale { past: Duration::ZERO },
+            standing => standing,
+        }
+    }
+
     fn heap_bytes(&self) -> usize {
         self.bytes.len() + 2 * self.ttl_at.len()
     }
@@ -137,6 +146,8 @@ impl Data {
 pub struct Failure {
     /// Remembered until then.
     pub until: Moment,
+    /// The group that failed: what it could not answer another one may.
+    pub group: GroupStamp,
     /// Failures in a row, from 1.
     pub count: u32,
     /// The number of the group's healings then: a failure from before a healing counts no more.
@@ -145,6 +156,12 @@ pub struct Failure {
     pub ede: u16,
     /// The server's own extended errors, encoded.
     pub kept_edes: Box<[u8]>,
+}
+
+impl Failure {
+    fn is_of(&self, group: GroupStamp, healings: u32) -> bool {
+        (self.group, self.healings) == (group, healings)
+    }
 }
 
 /// One entry of the cache.
@@ -206,14 +223,19 @@ impl Entry {
         self.data.as_ref()
     }
 
-    /// The last failure, where it still counts.
-    pub fn failure(&self, healings: u32, now: Moment) -> Option<Failure> {
-        self.failure_slot().as_deref().filter(|f| now < f.until && f.healings == healings).cloned()
+    /// The last failure of `group` in its life of so many `healings`, where it still counts.
+    pub fn failure(&self, group: GroupStamp, healings: u32, now: Moment) -> Option<Failure> {
+        self.failure_slot().as_deref().filter(|f| now < f.until && f.is_of(group, healings)).cloned()
+    }
+
+    /// Is there a last failure that still counts? Does not allocate.
+    pub fn has_failed(&self, group: GroupStamp, healings: u32, now: Moment) -> bool {
+        self.failure_slot().as_deref().is_some_and(|f| now < f.until && f.is_of(group, healings))
     }
 
     /// Failures in a row so far, those before the group's last healing not counted.
-    pub fn failures_in_a_row(&self, healings: u32) -> u32 {
-        self.failure_slot().as_deref().filter(|f| f.healings == healings).map_or(0, |f| f.count)
+    pub fn failures_in_a_row(&self, group: GroupStamp, healings: u32) -> u32 {
+        self.failure_slot().as_deref().filter(|f| f.is_of(group, healings)).map_or(0, |f| f.count)
     }
 
     /// Remembers a failure beside the data.
@@ -259,12 +281,21 @@ mod tests {
     #[test]
     fn a_failure_stands_beside_the_data_and_ends_with_its_time_or_a_healing() {
         let entry = Entry::with_data(&question(), data());
-        entry.remember(Failure { until: Moment::from_secs(5), count: 2, healings: 7, ede: 22, kept_edes: [].into() });
+        let group = GroupStamp(1);
+        let until = Moment::from_secs(5);
+        entry.remember(Failure { until, group, count: 2, healings: 7, ede: 22, kept_edes: [].into() });
         assert!(entry.data().is_some());
-        assert!(entry.failure(7, Moment::from_millis(4_999)).is_some());
-        assert!(entry.failure(7, Moment::from_secs(5)).is_none());
-        assert!(entry.failure(8, Moment::ZERO).is_none());
-        assert_eq!((entry.failures_in_a_row(7), entry.failures_in_a_row(8)), (2, 0));
+        for (what, group, healings, at_ms, want) in [
+            ("in its time", 1, 7, 4_999, true),
+            ("at its end", 1, 7, 5_000, false),
+            ("after a healing", 1, 8, 0, false),
+            ("another group's", 2, 7, 0, false),
+        ] {
+            let (group, now) = (GroupStamp(group), Moment::from_millis(at_ms));
+            assert_eq!(entry.failure(group, healings, now).is_some(), want, "{what}");
+            assert_eq!(entry.has_failed(group, healings, now), want, "{what}");
+        }
+        assert_eq!((entry.failures_in_a_row(group, 7), entry.failures_in_a_row(group, 8)), (2, 0));
     }
 
     #[test]

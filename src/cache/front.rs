@@ -5,7 +5,9 @@
 //! says so itself ([`Entry::is_gone`]) and is let go when it is met. One hit in 64 is also a look in the store, so
 //! that its eviction policy hears of what is popular.
 //!
-//! Bound: slots × [`FRONT_ENTRY_BYTES`] over all workers is at most 1/8 of the cache's bytes.
+//! Bound: slots × [`FRONT_ENTRY_BYTES`] over all workers is at most 1/8 of the cache's bytes. An entry of more than
+//! [`FRONT_ENTRY_BYTES_MAX`] takes no slot: one that the store let go of is kept alive until its slot is used again,
+//! and large ones could together be a multiple of the whole cache.
 
 use std::sync::Arc;
 
@@ -15,6 +17,8 @@ use super::key::{Key, Question};
 
 /// What one slot may keep alive after the store let go of it, in the mean.
 pub const FRONT_ENTRY_BYTES: u64 = 512;
+/// Bytes of an entry beyond which it takes no slot.
+pub const FRONT_ENTRY_BYTES_MAX: usize = 4 * FRONT_ENTRY_BYTES as usize;
 const WAYS: usize = 4;
 const TELL_EVERY: u32 = 64;
 const SETS_MAX: usize = 1 << 15;
@@ -29,6 +33,8 @@ struct Set {
 /// The front cache of one worker.
 pub struct Front {
     sets: Box<[Set]>,
+    /// The last entry that takes no slot.
+    passing: Option<Arc<Entry>>,
     hits: u32,
 }
 
@@ -39,7 +45,7 @@ impl Front {
         let sets = (slots as usize / WAYS).clamp(1, SETS_MAX);
         // Round down: the bound holds.
         let sets = 1 << sets.ilog2();
-        Self { sets: (0..sets).map(|_| Set::default()).collect(), hits: 0 }
+        Self { sets: (0..sets).map(|_| Set::default()).collect(), passing: None, hits: 0 }
     }
 
     /// The entry of a question, from here or from the cache.
@@ -67,6 +73,9 @@ impl Front {
             return self.sets[index].entries[way].as_ref();
         }
         let entry = cache.look(key, question)?;
+        if entry.bytes() > FRONT_ENTRY_BYTES_MAX {
+            return Some(self.passing.insert(entry));
+        }
         let set = &mut self.sets[index];
         let way = set.tags.iter().position(|t| *t == 0).unwrap_or((key.0 >> 126) as usize % WAYS);
         set.tags[way] = tag;
@@ -82,10 +91,11 @@ impl Front {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::entry::Failure;
+    use crate::cache::entry::{Data, Failure, GroupStamp, Kind, Packed};
     use crate::cache::key::Keys;
     use crate::cache::store::MapStore;
     use crate::clock::Moment;
+    use std::time::Duration;
 
     #[test]
     fn an_entry_that_was_let_go_is_not_found_again() {
@@ -94,12 +104,42 @@ mod tests {
         let key = cache.key(&question);
         let mut front = Front::new(1 << 20, 1);
         assert!(front.look(&cache, key, &question).is_none());
-        let failure = Failure { until: Moment::NEVER, count: 1, healings: 0, ede: 22, kept_edes: [].into() };
+        let failure = Failure {
+            until: Moment::NEVER,
+            group: GroupStamp(1),
+            count: 1,
+            healings: 0,
+            ede: 22,
+            kept_edes: [].into(),
+        };
         cache.fail(key, &question, failure);
         let entry = front.look(&cache, key, &question).unwrap().clone();
         cache.flush(&|_| true);
         assert!(entry.is_gone(), "a flush reaches front copies");
         assert!(front.look(&cache, key, &question).is_none());
+    }
+
+    #[test]
+    fn a_large_entry_is_found_and_takes_no_slot() {
+        for (bytes, keeps) in [(1000, true), (2048, false)] {
+            let cache = Cache::new(Arc::new(MapStore::default()), Keys::new([0; 16]));
+            let question = Question { name: b"\x07example\x00", qtype: 1, dnssec_ok: false, cd: false };
+            let key = cache.key(&question);
+            let packed = Packed {
+                wire: vec![0; bytes],
+                ttl_at: vec![],
+                rotation: None,
+                kept_edes: [].into(),
+                kind: Kind::Positive,
+                ttl: 60,
+                signed_until: Moment::NEVER,
+            };
+            let entry = Entry::with_data(&question, Data::new(packed, 0, GroupStamp(1), Moment::ZERO));
+            cache.keep(key, &question, Arc::new(entry), Duration::ZERO, Moment::ZERO);
+            let mut front = Front::new(1 << 20, 1);
+            assert!(front.look(&cache, key, &question).is_some());
+            assert_eq!(front.sets.iter().any(|s| s.entries.iter().any(Option::is_some)), keeps, "{bytes}");
+        }
     }
 
     #[test]

@@ -77,7 +77,14 @@ impl Cache {
     pub fn fail(&self, key: Key, question: &Question<'_>, failure: Failure) {
         match self.look(key, question) {
             Some(entry) => entry.remember(failure),
-            None => self.store.put(key, Arc::new(Entry::with_failure(question, failure))),
+            None => {
+                // An answer may come in between: the failure then stands beside it.
+                let new = Arc::new(Entry::with_failure(question, failure.clone()));
+                let there = self.store.put_new(key, new.clone());
+                if !Arc::ptr_eq(&there, &new) && there.is_for(question) {
+                    there.remember(failure);
+                }
+            }
         }
     }
 

@@ -42,6 +42,8 @@ pub trait Store: Send + Sync {
     fn get(&self, key: Key) -> Option<Arc<Entry>>;
     /// Puts an entry in the place of what was there. A bounded store may not keep it.
     fn put(&self, key: Key, entry: Arc<Entry>);
+    /// Puts an entry where none is, and gives what is there then.
+    fn put_new(&self, key: Key, entry: Arc<Entry>) -> Arc<Entry>;
     /// Removes what `doomed` picks; front copies let go of it. Returns how many.
     fn remove_if(&self, doomed: &dyn Fn(&Entry) -> bool) -> u64;
     /// Calls `each` with every entry; does not count as a use.
@@ -111,6 +113,10 @@ impl Store for MokaStore {
         self.cache.insert(key, entry);
     }
 
+    fn put_new(&self, key: Key, entry: Arc<Entry>) -> Arc<Entry> {
+        self.cache.entry(key).or_insert(entry).into_value()
+    }
+
     fn remove_if(&self, doomed: &dyn Fn(&Entry) -> bool) -> u64 {
         let mut removed = 0;
         for (key, entry) in &self.cache {
@@ -161,6 +167,10 @@ impl Store for MapStore {
         if let Some(old) = self.map().insert(key, entry) {
             old.let_go();
         }
+    }
+
+    fn put_new(&self, key: Key, entry: Arc<Entry>) -> Arc<Entry> {
+        self.map().entry(key).or_insert(entry).clone()
     }
 
     fn remove_if(&self, doomed: &dyn Fn(&Entry) -> bool) -> u64 {
@@ -221,6 +231,10 @@ mod tests {
             let entry = put(store, &keys, 7);
             let key = keys.key(&question(&name(7)));
             assert!(store.get(key).is_some_and(|e| Arc::ptr_eq(&e, &entry)));
+            let late = Arc::new(Entry::with_failure(&question(&name(7)), failure()));
+            assert!(Arc::ptr_eq(&store.put_new(key, late), &entry), "what is there stays");
+            let other = Arc::new(Entry::with_failure(&question(&name(9)), failure()));
+            assert!(Arc::ptr_eq(&store.put_new(keys.key(&question(&name(9))), other.clone()), &other));
             assert_eq!(store.remove_if(&|e| e.name() == name(8)), 0);
             assert_eq!(store.remove_if(&|e| e.name() == name(7)), 1);
             assert!(store.get(key).is_none() && entry.is_gone());
@@ -251,7 +265,7 @@ mod tests {
     }
 
     fn failure() -> Failure {
-        Failure { until: Moment::NEVER, count: 1, healings: 0, ede: 22, kept_edes: [].into() }
+        Failure { until: Moment::NEVER, group: GroupStamp(1), count: 1, healings: 0, ede: 22, kept_edes: [].into() }
     }
 
     fn data(bytes: usize) -> Data {

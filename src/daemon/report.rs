@@ -164,7 +164,7 @@ impl Controlled for Running {
                 source = "stale";
                 let wait = patience::wait(Circumstances {
                     belief: group.outlook.belief(),
-                    failed_of_late: entry.as_ref().is_some_and(|e| e.failure(healings, now).is_some()),
+                    failed_of_late: entry.as_ref().is_some_and(|e| e.has_failed(group.stamp, healings, now)),
                     patience: group.outlook.patience(),
                     past,
                     ttl: d.ttl,
@@ -178,7 +178,7 @@ impl Controlled for Running {
             }
             Some((d, Standing::Gone)) => steps.push(format!("cache: too old to serve, {}", said(d))),
         }
-        if let Some(f) = entry.as_ref().and_then(|e| e.failure(healings, now)) {
+        if let Some(f) = entry.as_ref().and_then(|e| e.failure(group.stamp, healings, now)) {
             let left = now.until(f.until).as_millis();
             steps.push(format!(
                 "cache: failed {} times, remembered for {left} ms more (extended error {})",

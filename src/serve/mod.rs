@@ -238,11 +238,16 @@ impl Door {
         let key = self.cache.key(&question);
         let group = self.policy.routes.find(question.name).map(|i| &self.policy.groups[i]);
         let due_before = self.cache.due_before();
+        // Of what the front holds the count of owners is not touched: other workers would wait for its line of memory.
+        let looked;
         let entry = match &mut self.front {
-            Some(front) => front.look(&self.cache, key, &question).cloned(),
-            None => self.cache.look(key, &question),
+            Some(front) => front.look(&self.cache, key, &question),
+            None => {
+                looked = self.cache.look(key, &question);
+                looked.as_ref()
+            }
         };
-        if let (Some(entry), Some(group)) = (&entry, group)
+        if let (Some(entry), Some(group)) = (entry, group)
             && let Some(data) = entry.data()
             && data.group == group.stamp
             && let Standing::Fresh { .. } = data.standing(group.stale.max_age, due_before, now)
@@ -255,7 +260,7 @@ impl Door {
         let Some(group) = group else { return refused(query, Some(reply::ede(code::NOT_READY)), out) };
         let bound = self.policy.admit.bound_client(client.address);
         let asking = Asking { query, question, key, client, bound, manner: Manner { limit, turn }, now };
-        Self::not_fresh(&self.cache, &self.tally, group, entry, asking, out)
+        Self::not_fresh(&self.cache, &self.tally, group, entry.cloned(), asking, out)
     }
 
     /// The entry is stale, remembers a failure, or is not there.
@@ -271,7 +276,7 @@ impl Door {
         let due_before = cache.due_before();
         let healings = group.outlook.healings();
         let belief = group.outlook.belief();
-        let failure = entry.as_ref().and_then(|e| e.failure(healings, now));
+        let failed = entry.clone().filter(|e| e.has_failed(group.stamp, healings, now));
         let stale = servable(entry, group, due_before, now).or_else(|| {
             // What was validated may serve who asks without validation, once it is all there is.
             let validated = Question { cd: false, ..question };
@@ -279,7 +284,7 @@ impl Door {
             servable(other, group, due_before, now)
         });
         let Some((entry, past)) = stale else {
-            return match failure {
+            return match failed.and_then(|e| e.failure(group.stamp, healings, now)) {
                 Some(failure) => {
                     let n = reply::error(
                         query,
@@ -296,7 +301,7 @@ impl Door {
         let ttl = entry.data().map_or(0, |d| d.ttl);
         let wait = patience::wait(Circumstances {
             belief,
-            failed_of_late: failure.is_some(),
+            failed_of_late: failed.is_some(),
             patience: group.outlook.patience(),
             past,
             ttl,
@@ -305,11 +310,12 @@ impl Door {
             return Path::Open(asking.open(group, Some(entry), now + wait));
         }
         let Some(data) = entry.data() else { return Path::Silence };
-        let (n, past) = reply::stale(&query, data, &group.stale, due_before, manner, now, out);
+        let standing = data.standing_in(group.stamp, group.stale.max_age, due_before, now);
+        let (n, past) = reply::stale(&query, data, standing, &group.stale, manner, now, out);
         tally.stale(past);
         // Behind the stale answer the name is asked again: not while its failure is remembered, and one name at most
         // every 30 s while the group is not believed healthy.
-        let again = failure.is_none() && (belief == Belief::Healthy || entry.claim_asking(STALE_RECHECK, now));
+        let again = failed.is_none() && (belief == Belief::Healthy || entry.claim_asking(STALE_RECHECK, now));
         if again {
             Path::DoneAndAgain(n, asking.open(group, Some(entry), Moment::NEVER))
         } else {
@@ -360,7 +366,7 @@ fn servable(
     if data.group != group.stamp && data.kind.is_negative() {
         return None;
     }
-    let past = match data.standing(group.stale.max_age, due_before, now) {
+    let past = match data.standing_in(group.stamp, group.stale.max_age, due_before, now) {
         Standing::Fresh { .. } if group.stale.max_age.is_zero() => return None,
         Standing::Fresh { .. } => Duration::ZERO,
         Standing::Stale { past } => past,

@@ -42,17 +42,18 @@ pub fn fresh(query: &Query<'_>, data: &Data, manner: Manner, now: Moment, out: &
 
 /// Writes the answer although its TTL has run out, and says so. Returns its length and how far past its TTL it is.
 ///
-/// An answer that is within its TTL after all goes out as fresh, past by zero.
+/// `standing` is how it stands towards the group of the name. An answer that is within its TTL after all goes out as
+/// fresh, past by zero.
 pub fn stale(
     query: &Query<'_>,
     data: &Data,
+    standing: Standing,
     settings: &StaleSettings,
-    due_before: Moment,
     manner: Manner,
     now: Moment,
     out: &mut [u8],
 ) -> (usize, Duration) {
-    let past = match data.standing(settings.max_age, due_before, now) {
+    let past = match standing {
         Standing::Fresh { .. } => return (fresh(query, data, manner, now, out), Duration::ZERO),
         Standing::Stale { past } => past,
         Standing::Gone => settings.max_age,

@@ -84,6 +84,13 @@ fn of_another_groups_answers_the_negative_are_void_and_the_positive_expired() {
 }
 
 #[test]
+fn another_groups_answer_goes_out_as_stale_though_its_ttl_is_not_over() {
+    let world = World::untried();
+    world.know(Kind::Positive, Bits::NONE, GroupStamp(9));
+    assert_eq!(world.ask(1, &Ask::default()), "NOERROR 1 ttl 30 ede 3, open");
+}
+
+#[test]
 fn do_and_cd_keep_answers_apart_but_validated_data_may_serve_cd_once_it_is_stale() {
     let signed = Ask { dnssec_ok: true, ..Ask::default() };
     let unchecked = Ask { cd: true, ..Ask::default() };
@@ -254,6 +261,7 @@ impl World {
         let question = bits.question();
         let failure = Failure {
             until: at(seconds),
+            group: STAMP,
             count: 1,
             healings: self.policy.groups[0].outlook.healings(),
             ede: 22,
