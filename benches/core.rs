@@ -10,58 +10,93 @@ mod stand;
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
 use evenkeel::cache::freshness::TtlSettings;
 use evenkeel::cache::key::{Keys, Question};
 use evenkeel::cache::store::{MokaStore, Store};
-use evenkeel::clock::{Moment, WallTime};
+use evenkeel::clock::{self, Moment};
 use evenkeel::resolve::Pursuit;
 use evenkeel::resolve::pursuit::{Brief, Waiter};
 use evenkeel::resolve::vet::{self, Terms};
 use evenkeel::upstream::{ClientHash, Group, GroupSettings, ServerSettings};
 use evenkeel::wire::{query, reply};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use stand::{CLIENT, STAMP, STORED, TTL, door, entry, filled, name};
 
 const BYTES: u64 = 64 << 20;
+const FRESH: Moment = Moment::from_secs(1009);
 
 fn hit(c: &mut Criterion) {
     let mut group = c.benchmark_group("hit");
     for names in [1, 1_000, 20_000] {
         let cache = filled(Arc::new(MokaStore::new(BYTES)), names, 2);
+        let order = shuffled(names);
         for (what, edns, now) in [
-            ("fresh", true, STORED + Duration::from_secs(9)),
-            ("fresh, no EDNS", false, STORED + Duration::from_secs(9)),
+            ("fresh", true, FRESH),
+            ("fresh, no EDNS", false, FRESH),
             ("stale in the dark", true, STORED + Duration::from_secs(u64::from(TTL) + 9)),
         ] {
-            let queries: Vec<Vec<u8>> = (0..names).map(|n| stand::query(n, edns)).collect();
+            let queries: Vec<Vec<u8>> = order.iter().map(|n| stand::query(*n, edns)).collect();
             let mut door = door(cache.clone(), BYTES);
             let mut out = [0; 1232];
-            let mut n = 0;
+            let mut round = queries.iter().cycle();
             group.bench_function(BenchmarkId::new(what, names), |b| {
                 b.iter(|| {
-                    n = next(n, queries.len());
-                    let _ = black_box(door.serve(&queries[n], CLIENT, &mut out, now));
+                    let query = round.next().expect("a cycle");
+                    let _ = black_box(door.serve(query, CLIENT, &mut out, now));
                 });
             });
         }
-        let keys: Vec<_> = (0..names).map(|n| (name(n), ())).collect();
-        let mut n = 0;
+        let keys: Vec<_> = order.iter().map(|n| name(*n)).collect();
+        let mut round = keys.iter().cycle();
         group.bench_function(BenchmarkId::new("moka alone", names), |b| {
             b.iter(|| {
-                n = next(n, keys.len());
-                let question = Question { name: &keys[n].0, qtype: 1, dnssec_ok: false, cd: false };
+                let name = round.next().expect("a cycle");
+                let question = Question { name, qtype: 1, dnssec_ok: false, cd: false };
                 black_box(cache.look(cache.key(&question), &question))
             });
         });
     }
+    two_workers(&mut group);
     group.finish();
 }
 
-/// Walks through names in no order that a cache line or a branch could learn.
-fn next(n: usize, of: usize) -> usize {
-    (n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407) >> 7) % of
+/// One name that all clients of a node ask for at once: what a hit costs while another worker answers the same.
+fn two_workers(group: &mut BenchmarkGroup<'_, WallTime>) {
+    let cache = filled(Arc::new(MokaStore::new(BYTES)), 1, 2);
+    let query = stand::query(0, true);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut door = door(cache.clone(), BYTES);
+            let mut out = [0; 1232];
+            while !over.load(Ordering::Relaxed) {
+                let _ = black_box(door.serve(&query, CLIENT, &mut out, FRESH));
+            }
+        });
+        let mut door = door(cache.clone(), BYTES);
+        let mut out = [0; 1232];
+        group.bench_function("fresh, two workers on one name", |b| {
+            b.iter(|| {
+                let _ = black_box(door.serve(&query, CLIENT, &mut out, FRESH));
+            });
+        });
+        over.store(true, Ordering::Relaxed);
+    });
+}
+
+/// Every number below `names` once, in no order that a cache line or a branch could learn.
+fn shuffled(names: u64) -> Vec<u64> {
+    let mut order: Vec<u64> = (0..names).collect();
+    order.shuffle(&mut StdRng::seed_from_u64(7));
+    order
 }
 
 fn parse(c: &mut Criterion) {
@@ -79,7 +114,7 @@ fn parse(c: &mut Criterion) {
             with_edns: true,
             trust_ad: false,
             ttl: TtlSettings::default(),
-            wall: WallTime(0),
+            wall: clock::WallTime(0),
         };
         c.bench_function(&format!("parse/vet of {addresses}"), |b| {
             b.iter(|| black_box(vet::vet(black_box(&packet), &question, terms, STORED)));
