@@ -1,12 +1,12 @@
 //! Carries out what the machines decide: `loop { wait → apply }`.
 //!
-//! Not pure: tokio tasks, sockets, the clock. Nothing is decided here. An [`Opening`] becomes a pursuit, or joins one
-//! that is under way; one task drives each pursuit: it takes its steps, asks servers through the transport, has
-//! replies vetted, stores, answers those who wait.
+//! Not pure: tokio tasks, sockets, the clock. Nothing is decided here. An [`Opening`] goes to its group's desk
+//! ([`crate::resolve::desk`]), which begins a pursuit, lets it join one, or refuses; one task carries out the steps of
+//! each pursuit: it asks servers through the transport, has replies vetted, stores, answers those who wait.
 //!
-//! - A [`Cell`] is a group with its servers' endpoints. Its lock is held for one call of the pure core, and what the
+//! - A [`Cell`] is a desk with its servers' endpoints. Its lock is held for one call of the pure core, and what the
 //!   call changed is published ([`Outlook`]) and logged after it.
-//! - Locks are taken in the order joins → pursuit → group, and none across an await.
+//! - No lock is held while another is taken, but for the cell's list of tasks under none, and none across an await.
 //! - A local refusal (no room, too many of one client) is answered, neither stored nor evidence.
 //! - A task that panics ends the process: release builds abort, and the daemon's panic hook does so in others.
 
@@ -22,24 +22,24 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::cache::Cache;
-use crate::cache::entry::{Data, Entry, Failure, GroupStamp};
-use crate::cache::freshness::{StaleSettings, failure_span};
-use crate::cache::key::{Key, Question};
+use crate::cache::entry::{Data, Entry, GroupStamp};
+use crate::cache::freshness::StaleSettings;
+use crate::cache::key::{Key, OwnedQuestion, Question};
 use crate::clock::{self, Moment};
-use crate::limits::{IN_FLIGHT_PER_CLIENT, WAITERS_PER_PURSUIT_MAX};
+use crate::limits::IN_FLIGHT_PER_CLIENT;
 use crate::observe::event::{self, Event};
 use crate::observe::metrics::{Source, Tally};
-use crate::resolve::join::Joins;
-use crate::resolve::pursuit::{Answer, Ask, AttemptId, Brief, Failed, Pursuit, Step, Waiter};
+use crate::resolve::desk::{Desk, Opened, PursuitId, Request};
+use crate::resolve::pursuit::{Answer, Ask, AttemptId, Failed, Step, Waiter};
 use crate::resolve::vet::{self, Fault, Terms, Verdict};
 use crate::serve::admit::ClientKey;
 use crate::serve::reply::{self, Manner};
 use crate::serve::{Client, Opening, ReplyTo, Transport};
 use crate::transport::{Asked, Endpoint, Failure as Unanswered};
-use crate::upstream::bulkhead::Permit;
+use crate::upstream::bulkhead::Bound;
 use crate::upstream::group::Change;
-use crate::upstream::{ClientHash, Group, GroupSettings, Outlook, Protocol, ServerId, ZoneHash};
-use crate::wire::edns::{self, code};
+use crate::upstream::{Group, GroupSettings, Outlook, Protocol, ServerId};
+use crate::wire::edns::code;
 use crate::wire::query::OwnedQuery;
 use crate::wire::{build, rcode};
 
@@ -49,7 +49,11 @@ pub struct Cell {
     pub stamp: GroupStamp,
     /// What the hit path sees of it.
     pub outlook: Arc<Outlook>,
-    group: Mutex<Group>,
+    /// A probe is wanted before the prober's next turn.
+    pub probe_wanted: Notify,
+    desk: Mutex<Desk<Way>>,
+    /// Wakes the task of each pursuit.
+    tasks: Mutex<HashMap<PursuitId, Arc<Notify>>>,
     endpoints: Vec<Endpoint>,
     faults: Vec<[AtomicU64; Fault::ALL.len()]>,
 }
@@ -63,21 +67,45 @@ impl Cell {
         let outlook = Arc::new(Outlook::default());
         outlook.publish(&group);
         let faults = endpoints.iter().map(|_| Default::default()).collect();
-        Self { stamp, outlook, group: Mutex::new(group), endpoints, faults }
+        Self {
+            stamp,
+            outlook,
+            probe_wanted: Notify::new(),
+            desk: Mutex::new(Desk::new(group, stamp)),
+            tasks: Mutex::default(),
+            endpoints,
+            faults,
+        }
     }
 
     /// Calls `f` with the group; what changed is published and logged.
     pub fn with<T>(&self, f: impl FnOnce(&mut Group) -> T) -> T {
-        let mut group = lock(&self.group);
-        let result = f(&mut group);
-        self.conclude(&mut group);
-        result
+        self.with_desk(|desk| f(desk.group_mut()))
     }
 
-    fn conclude(&self, group: &mut Group) {
+    /// The same with the desk before it.
+    fn with_desk<T>(&self, f: impl FnOnce(&mut Desk<Way>) -> T) -> T {
+        let mut desk = lock(&self.desk);
+        let result = f(&mut desk);
+        let group = desk.group_mut();
         self.outlook.publish(group);
         for change in group.take_changes() {
             announce(change, group);
+        }
+        if group.wants_probes(clock::now()) {
+            self.probe_wanted.notify_one();
+        }
+        result
+    }
+
+    /// Pursuits that can be joined.
+    fn open_count(&self) -> usize {
+        lock(&self.desk).open_count()
+    }
+
+    fn wake(&self, id: PursuitId) {
+        if let Some(task) = lock(&self.tasks).get(&id) {
+            task.notify_one();
         }
     }
 
@@ -125,7 +153,15 @@ fn announce(change: Change, group: &Group) {
         }
         Change::Dark => Event::GroupDark { group: name },
         Change::Healed => Event::GroupHealed { group: name },
+        Change::Loops(id) => Event::ServerLoops { group: name, server: server(id) },
+        Change::LoopsNoMore(id) => Event::ServerLoopsNoMore { group: name, server: server(id) },
+        Change::FamilyBroken(v6) => Event::FamilyBroken { group: name, family: family(v6) },
+        Change::FamilyWorks(v6) => Event::FamilyWorks { group: name, family: family(v6) },
     });
+}
+
+fn family(v6: bool) -> String {
+    if v6 { "IPv6" } else { "IPv4" }.to_owned()
 }
 
 /// The way to one waiting client, and its query.
@@ -140,12 +176,13 @@ struct Way {
     slot: Option<ClientKey>,
 }
 
-/// A pursuit under way.
+/// A pursuit under way, for its task.
 struct Running {
     cell: Arc<Cell>,
+    id: PursuitId,
     key: Key,
-    pursuit: Mutex<Pursuit<Way>>,
-    joined: Notify,
+    question: Arc<OwnedQuestion>,
+    nudge: Arc<Notify>,
 }
 
 /// What carries questions out.
@@ -154,7 +191,6 @@ pub struct Driver {
     tally: Tally,
     /// The cells in force, and those before them: a worker may still hand over what it judged by the policy before.
     cells: RwLock<[HashMap<GroupStamp, Arc<Cell>>; 2]>,
-    joins: Mutex<Joins<Arc<Running>>>,
     in_flight_per_client: AtomicU32,
     clients: Mutex<HashMap<ClientKey, u32>>,
 }
@@ -169,7 +205,6 @@ impl Driver {
             cache,
             tally,
             cells: RwLock::default(),
-            joins: Mutex::default(),
             in_flight_per_client: AtomicU32::new(IN_FLIGHT_PER_CLIENT.default as u32),
             clients: Mutex::default(),
         }
@@ -194,72 +229,49 @@ impl Driver {
     /// Takes one open question. Called within the tokio runtime; never waits.
     pub fn open(self: &Arc<Self>, opening: Opening, reply_to: Option<Box<dyn ReplyTo>>) {
         let now = clock::now();
-        let Some(way) = self.way(&opening, reply_to) else { return };
         let cell = {
             let [current, before] = &*self.cells.read().unwrap_or_else(PoisonError::into_inner);
             current.get(&opening.group).or_else(|| before.get(&opening.group)).cloned()
         };
+        let Some(way) = self.way(&opening, reply_to) else {
+            if let Some(cell) = cell {
+                cell.with(|g| g.on_rejected(Bound::Client));
+            }
+            return;
+        };
         let Some(cell) = cell else {
             return self.refuse(way, opening.stale, code::NOT_READY, now);
         };
-        let question = opening.question.view();
-        let waiter = way.map(|way| Waiter {
-            way,
-            deadline: opening.received + cell.with(|g| g.settings().deadline),
-            stale_at: opening.stale_at,
-        });
-
-        let mut joins = lock(&self.joins);
-        // After a reload a question may have gone to another group: its client does not get the old one's answer.
-        if let Some(running) = joins.find(opening.key, &question).filter(|r| r.cell.stamp == opening.group) {
-            let mut pursuit = lock(&running.pursuit);
-            if pursuit.is_open() {
-                match waiter {
-                    Some(w) if pursuit.waiter_count() >= WAITERS_PER_PURSUIT_MAX => {
-                        drop((pursuit, joins));
-                        self.refuse(Some(w.way), opening.stale, code::OTHER, now);
-                    }
-                    Some(w) => {
-                        pursuit.offer_stale(opening.stale);
-                        pursuit.join(w);
-                        drop(pursuit);
-                        running.joined.notify_one();
-                    }
-                    None => {}
-                }
-                return;
-            }
-        }
-        let zone = ZoneHash::of(question.name);
-        let admitted = cell.with(|g| {
-            if g.servers().is_empty() || g.is_dark() && !g.allows_in_the_dark(now) {
-                return Err(code::NO_REACHABLE_AUTHORITY);
-            }
-            g.enter(zone).map_err(|_| code::OTHER)
-        });
-        let permit = match admitted {
-            Ok(permit) => permit,
-            Err(ede) => {
-                drop(joins);
-                return self.refuse(waiter.map(|w| w.way), opening.stale, ede, now);
-            }
-        };
-        let brief = Brief {
-            question: opening.question.clone(),
-            client: ClientHash::of(opening.client.address),
-            group: cell.stamp,
+        let question = Arc::new(opening.question);
+        let request = Request {
+            key: opening.key,
+            question: question.clone(),
+            client: opening.client_hash,
             stale: opening.stale,
-            refresh: waiter.is_none(),
+            waiter: way.map(|way| Waiter {
+                way,
+                deadline: opening.received + cell.with(|g| g.settings().deadline),
+                stale_at: opening.stale_at,
+            }),
         };
-        let mut pursuit = cell.with(|g| Pursuit::new(brief, g, now));
-        if let Some(w) = waiter {
-            pursuit.join(w);
+        let nudge = Arc::new(Notify::new());
+        // The task is listed before anyone else can name it: another question may make it yield at once.
+        let opened = cell.with_desk(|desk| {
+            let opened = desk.open(request, now);
+            if let Opened::Started(id, _) = &opened {
+                lock(&cell.tasks).insert(*id, nudge.clone());
+            }
+            opened
+        });
+        match opened {
+            Opened::Joined(id) => cell.wake(id),
+            Opened::Started(id, yielded) => {
+                yielded.into_iter().for_each(|other| cell.wake(other));
+                let running = Running { cell, id, key: opening.key, question, nudge };
+                tokio::spawn(self.clone().pursue(Arc::new(running)));
+            }
+            Opened::Refused(waiter, stale, ede) => self.refuse(waiter.map(|w| w.way), stale, ede, now),
         }
-        let running =
-            Arc::new(Running { cell, key: opening.key, pursuit: Mutex::new(pursuit), joined: Notify::new() });
-        joins.open(opening.key, &opening.question.view(), running.clone());
-        drop(joins);
-        tokio::spawn(self.clone().pursue(running, permit));
     }
 
     /// Answers a question for which the queue had no room.
@@ -336,16 +348,16 @@ impl Driver {
     }
 
     /// Drives one pursuit to its end.
-    async fn pursue(self: Arc<Self>, running: Arc<Running>, permit: Permit) {
-        let mut permit = Some(permit);
+    async fn pursue(self: Arc<Self>, running: Arc<Running>) {
         let mut asking: FuturesUnordered<Asking> = FuturesUnordered::new();
+        let mut out = Vec::new();
         loop {
-            let (steps, is_open) = self.steps(&running);
+            let now = clock::now();
+            let steps = running.cell.with_desk(|desk| desk.next(running.id, &mut rand::random::<f64>, now));
             let mut wake = None;
-            let mut out = Vec::new();
             for step in steps {
                 match step {
-                    Step::Ask(ask) => asking.push(self.ask(&running, ask)),
+                    Step::Ask(ask) => asking.push(Self::ask(&running, ask)),
                     Step::Reply(ways, answer) => {
                         ways.into_iter().for_each(|w| self.answer(w, &answer, &mut out, clock::now()));
                     }
@@ -355,80 +367,38 @@ impl Driver {
                     Step::Done => {}
                 }
             }
-            if !is_open && let Some(permit) = permit.take() {
-                lock(&self.joins).close(running.key, |r| Arc::ptr_eq(r, &running));
-                running.cell.with(|g| g.leave(permit));
-            }
             let Some(wake) = wake else { break };
             tokio::select! {
                 Some((attempt, server, verdict)) = asking.next(), if !asking.is_empty() => {
                     if let Verdict::Fault(fault) = &verdict {
                         running.cell.count(server, *fault);
                     }
-                    let mut pursuit = lock(&running.pursuit);
-                    running.cell.with(|g| pursuit.on_verdict(attempt, verdict, g, clock::now()));
+                    running.cell.with_desk(|desk| desk.on_verdict(running.id, attempt, verdict, clock::now()));
                 }
-                () = running.joined.notified() => {}
+                () = running.nudge.notified() => {}
                 () = tokio::time::sleep(clock::now().until(wake)) => {}
             }
         }
-        let mut pursuit = lock(&running.pursuit);
-        running.cell.with(|g| pursuit.give_up(g, clock::now()));
+        lock(&running.cell.tasks).remove(&running.id);
     }
 
-    /// Everything that is to be done now.
-    fn steps(&self, running: &Running) -> (Vec<Step<Way>>, bool) {
-        let mut pursuit = lock(&running.pursuit);
-        let now = clock::now();
-        let steps = running.cell.with(|group| {
-            let mut steps = Vec::new();
-            loop {
-                let step = pursuit.next(group, &mut rand::random::<f64>, now);
-                let last = matches!(step, Step::Wait(_) | Step::Done);
-                steps.push(step);
-                if last {
-                    return steps;
-                }
-            }
-        });
-        (steps, pursuit.is_open())
-    }
-
-    fn ask(&self, running: &Arc<Running>, ask: Ask) -> Asking {
+    fn ask(running: &Arc<Running>, ask: Ask) -> Asking {
         let running = running.clone();
         Box::pin(async move {
-            let question = lock(&running.pursuit).question().to_owned();
-            let verdict = ask_once(&running.cell, &question.view(), ask).await;
+            let verdict = ask_once(&running.cell, &running.question.view(), ask).await;
             (ask.attempt, ask.server, verdict)
         })
     }
 
     fn keep(&self, running: &Running, entry: Arc<Entry>) {
-        let question = lock(&running.pursuit).question().to_owned();
         let max_age = running.cell.with(|g| g.settings().stale.max_age);
-        self.cache.keep(running.key, &question.view(), entry, max_age, clock::now());
+        self.cache.keep(running.key, &running.question.view(), entry, max_age, clock::now());
     }
 
     fn remember(&self, running: &Running, failed: Failed) {
-        let question = lock(&running.pursuit).question().to_owned();
-        let now = clock::now();
-        let healings = running.cell.outlook.healings();
-        let before = self
-            .cache
-            .look(running.key, &question.view())
-            .map_or(0, |e| e.failures_in_a_row(running.cell.stamp, healings));
-        let failure = Failure {
-            until: now + failure_span(before + 1),
-            group: running.cell.stamp,
-            count: before + 1,
-            healings,
-            ede: failed.ede.or_else(|| edns::ede_codes(&failed.kept_edes).next()).unwrap_or(code::OTHER),
-            kept_edes: match failed.ede {
-                Some(ede) => edns::with_code(ede, &failed.kept_edes),
-                None => failed.kept_edes,
-            },
-        };
-        self.cache.fail(running.key, &question.view(), failure);
+        let (stamp, healings) = (running.cell.stamp, running.cell.outlook.healings());
+        let question = running.question.view();
+        self.cache.remember(running.key, &question, (failed.ede, failed.kept_edes), (stamp, healings), clock::now());
     }
 
     /// Sends one waiter its answer and counts it.
@@ -473,7 +443,9 @@ impl Driver {
 
     /// Pursuits that can be joined.
     pub fn pursuits(&self) -> usize {
-        lock(&self.joins).len()
+        let [current, before] = &*self.cells.read().unwrap_or_else(PoisonError::into_inner);
+        let old = before.values().filter(|b| !current.values().any(|c| Arc::ptr_eq(b, c)));
+        current.values().chain(old).map(|c| c.open_count()).sum()
     }
 }
 
@@ -528,7 +500,7 @@ pub fn adopt(settings: GroupSettings, old: Option<&Cell>, fresh_stamp: GroupStam
     match old {
         None => Cell::new(fresh_stamp, Group::new(settings, now)),
         Some(old) => {
-            let (group, any) = Group::adopt(settings, &mut lock(&old.group), now);
+            let (group, any) = Group::adopt(settings, lock(&old.desk).group_mut(), now);
             Cell::new(if any { old.stamp } else { fresh_stamp }, group)
         }
     }

@@ -125,6 +125,26 @@ pub const DEADLINE: Bound<Duration> = millis(4000, 100, 30_000);
 pub const IN_FLIGHT: Bound<u64> = Bound { default: 4096, min: 1, max: 1_000_000 };
 /// Pursuits of one zone within a group at once.
 pub const PER_ZONE_IN_FLIGHT: Bound<u64> = Bound { default: 512, min: 1, max: 1_000_000 };
+/// Pursuits of a zone that fails (`upstream::zones`), and of one client in it.
+pub const FAILING_ZONE_IN_FLIGHT_MAX: u32 = 32;
+/// Of them, pursuits of one client.
+pub const FAILING_ZONE_IN_FLIGHT_PER_CLIENT_MAX: u32 = 8;
+/// A question that is so old, with every attempt overdue, yields its place where a bound is full.
+pub const HOPELESS_AFTER_MIN: Duration = Duration::from_millis(300);
+/// A question that nobody has answered for so long counts against its zone.
+pub const ZONE_FAILED_AFTER: Duration = Duration::from_secs(1);
+/// A question of a failing zone is given up after this: it has had one attempt and no second one comes.
+pub const FAILING_ZONE_DEADLINE: Duration = Duration::from_secs(2);
+/// Questions a second, behind stale answers, of one group: a herd that comes back must not be one upstream.
+pub const REFRESHES_PER_SECOND: f64 = 100.0;
+/// How long a client that asked is remembered when it is judged whether there are others.
+pub const CLIENTS_SEEN_SPAN: Duration = Duration::from_secs(60);
+/// Pause between copies of live questions to a server that waits for them.
+pub const COPY_EVERY: Duration = Duration::from_secs(1);
+/// Pause between probes for loops of a server that was found to lead back here.
+pub const LOOP_PROBE_EVERY: Duration = Duration::from_secs(60);
+/// How long the question of a loop probe may take to come back.
+pub const LOOP_PROBE_SPAN: Duration = Duration::from_secs(5);
 /// Packets a second to one server; 0 is no limit.
 pub const PACKETS_PER_SECOND: Bound<u64> = Bound { default: 0, min: 0, max: 10_000_000 };
 /// Attempts for one question on one server (RULES "Budgets and bounds").

@@ -20,7 +20,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock::Moment;
-use entry::{Entry, Failure};
+use crate::wire::edns;
+use entry::{Entry, Failure, GroupStamp};
 use key::{Key, Keys, Question};
 use store::Store;
 
@@ -86,6 +87,31 @@ impl Cache {
                 }
             }
         }
+    }
+
+    /// Remembers that `group`, in its life of so many `healings`, could not answer: for 1 s at first, doubling to 30 s
+    /// (RFC 9520 §3.2). `ede` is our own INFO-CODE, none where the server's, in `kept_edes`, say it all.
+    pub fn remember(
+        &self,
+        key: Key,
+        question: &Question<'_>,
+        (ede, kept_edes): (Option<u16>, Box<[u8]>),
+        (group, healings): (GroupStamp, u32),
+        now: Moment,
+    ) {
+        let before = self.look(key, question).map_or(0, |e| e.failures_in_a_row(group, healings));
+        let failure = Failure {
+            until: now + freshness::failure_span(before + 1),
+            group,
+            count: before + 1,
+            healings,
+            ede: ede.or_else(|| edns::ede_codes(&kept_edes).next()).unwrap_or(edns::code::OTHER),
+            kept_edes: match ede {
+                Some(ede) => edns::with_code(ede, &kept_edes),
+                None => kept_edes,
+            },
+        };
+        self.fail(key, question, failure);
     }
 
     /// Everything stored before `now` counts as expired from here on; nothing is dropped.

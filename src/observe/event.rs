@@ -96,6 +96,34 @@ pub enum Event {
         /// The group.
         group: String,
     },
+    /// A server forwards to us, by whatever detour: it is left out.
+    ServerLoops {
+        /// Its group.
+        group: String,
+        /// Its name.
+        server: String,
+    },
+    /// It does so no more.
+    ServerLoopsNoMore {
+        /// Its group.
+        group: String,
+        /// Its name.
+        server: String,
+    },
+    /// Nothing comes from any server of an address family of a group.
+    FamilyBroken {
+        /// The group.
+        group: String,
+        /// The family.
+        family: String,
+    },
+    /// Something came from one.
+    FamilyWorks {
+        /// The group.
+        group: String,
+        /// The family.
+        family: String,
+    },
     /// How to ask.
     AskAt {
         /// An address that is listened on.
@@ -237,6 +265,8 @@ impl Event {
             | Event::ControlUnavailable { .. }
             | Event::StateUnavailable { .. }
             | Event::LocalLimit { .. }
+            | Event::ServerLoops { .. }
+            | Event::FamilyBroken { .. }
             | Event::ClockJumped { .. } => LogLevel::Warn,
             Event::TierShift { from, to, .. } if *to == 0 || *to > *from && *from != 0 => LogLevel::Warn,
             Event::ReloadRefused { .. } | Event::ConfigFallback { .. } => LogLevel::Error,
@@ -259,6 +289,10 @@ impl Event {
             Event::ServerSpoke { .. } => "server_spoke",
             Event::GroupDark { .. } => "group_dark",
             Event::GroupHealed { .. } => "group_healed",
+            Event::ServerLoops { .. } => "server_loops",
+            Event::ServerLoopsNoMore { .. } => "server_loops_no_more",
+            Event::FamilyBroken { .. } => "family_broken",
+            Event::FamilyWorks { .. } => "family_works",
             Event::AskAt { .. } => "ask_at",
             Event::ServerDown { .. } => "server_down",
             Event::ServerUp { .. } => "server_up",
@@ -292,9 +326,13 @@ impl Event {
             | Event::NoUpstreams { group }
             | Event::GroupDark { group }
             | Event::GroupHealed { group }
+            | Event::FamilyBroken { group, .. }
+            | Event::FamilyWorks { group, .. }
             | Event::TierShift { group, .. } => group.clone(),
             Event::ServerSilent { group, server, .. }
             | Event::ServerSpoke { group, server }
+            | Event::ServerLoops { group, server }
+            | Event::ServerLoopsNoMore { group, server }
             | Event::ServerDown { group, server, .. }
             | Event::ServerUp { group, server, .. } => format!("{group} {server}"),
             Event::SystemRemark { remark } | Event::ConfigRemark { remark } | Event::HostsRemark { remark } => {
@@ -339,6 +377,17 @@ impl fmt::Display for Event {
                 write!(f, "{group}: no server is fit; known names are answered stale, others asked a few a second")
             }
             Event::GroupHealed { group } => write!(f, "{group}: a server answers again"),
+            Event::ServerLoops { group, server } => write!(
+                f,
+                "{group}: {server} forwards to evenkeel: it is left out; name the resolvers behind it instead"
+            ),
+            Event::ServerLoopsNoMore { group, server } => {
+                write!(f, "{group}: {server} does not lead back to evenkeel any more: it is asked again")
+            }
+            Event::FamilyBroken { group, family } => {
+                write!(f, "{group}: nothing comes from any {family} server: those not tried yet are left out")
+            }
+            Event::FamilyWorks { group, family } => write!(f, "{group}: {family} servers answer again"),
             Event::AskAt { address } => {
                 write!(f, "ask it: dig @{} -p {} example.org", address.ip(), address.port())
             }

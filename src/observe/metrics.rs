@@ -537,7 +537,7 @@ mod tests {
     fn a_server_is_in_exactly_one_state() {
         let text = Meters::default().render(&sample());
         assert_eq!(values(&text, "evenkeel_upstream_state").iter().sum::<f64>(), 2.0);
-        assert_eq!(values(&text, "evenkeel_upstream_state").len(), 8);
+        assert_eq!(values(&text, "evenkeel_upstream_state").len(), 2 * SERVER_STATES.len());
         assert_eq!(values(&text, "evenkeel_upstream_seconds"), [0.0125]);
     }
 

@@ -110,7 +110,7 @@ pub struct ServerStatus {
 }
 
 /// The states of a server, in the words of metrics and status.
-pub const SERVER_STATES: [&str; 4] = ["unknown", "fit", "silent", "down"];
+pub const SERVER_STATES: [&str; 6] = ["unknown", "fit", "silent", "down", "left_out", "loops"];
 
 /// Questions to a server by why they were sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

@@ -13,7 +13,8 @@
 //!   records are served.
 //! - A waiter gets the stale answer when its patience is over, when the group goes dark, or when the pursuit fails;
 //!   SERVFAIL only where nothing can be served. Each waiter has its own deadline.
-//! - In the dark one server is asked, once.
+//! - In the dark one server is asked, once. So it is where the question's zone fails ([`crate::upstream::zones`]).
+//! - Where another question needs its place and it is hopeless, it yields: its waiters are answered as by a refusal.
 //! - Settled or failed, the pursuit listens on for a while, for what is still out: late packets tell that a server
 //!   lives, late answers of a better tier replace a lower tier's.
 //!
@@ -31,7 +32,9 @@ use crate::cache::freshness::Standing;
 use crate::cache::guard;
 use crate::cache::key::{OwnedQuestion, Question};
 use crate::clock::Moment;
-use crate::limits::{ATTEMPTS_PER_SERVER, HEDGE_AFTER, OTHER_VIEW_NEGATIVE_TTL};
+use crate::limits::{
+    ATTEMPTS_PER_SERVER, FAILING_ZONE_DEADLINE, HEDGE_AFTER, OTHER_VIEW_NEGATIVE_TTL, ZONE_FAILED_AFTER,
+};
 use crate::upstream::group::AskKind;
 use crate::upstream::{ClientHash, Group, ServerId, ZoneHash};
 use crate::wire::edns::code;
@@ -145,6 +148,10 @@ pub struct Pursuit<W> {
     /// Copies go out once, with the first question.
     copied: bool,
     denied_until: Moment,
+    /// Has it been told that nobody has answered?
+    told_unanswered: bool,
+    /// Another question takes its place.
+    gives_way: bool,
     steps: VecDeque<Step<W>>,
 }
 
@@ -167,6 +174,8 @@ impl<W> Pursuit<W> {
             truncated: false,
             copied: false,
             denied_until: Moment::ZERO,
+            told_unanswered: false,
+            gives_way: false,
             steps: VecDeque::new(),
         }
     }
@@ -179,6 +188,21 @@ impl<W> Pursuit<W> {
     /// Can a client still join?
     pub fn is_open(&self) -> bool {
         self.settled.is_none() && !self.failed
+    }
+
+    /// Has nobody answered for `after_min`, and is every attempt overdue or failed?
+    pub fn is_hopeless(&self, after_min: Duration, now: Moment) -> bool {
+        let mut live = self.attempts.iter().filter(|a| !a.is_copy()).peekable();
+        self.is_open()
+            && self.held.is_none()
+            && now.since(self.started) >= after_min
+            && live.peek().is_some()
+            && live.all(|a| !a.is_out() || a.overdue)
+    }
+
+    /// Ends it in favour of another one, at its next step.
+    pub fn give_way(&mut self) {
+        self.gives_way = true;
     }
 
     /// Clients that wait.
@@ -208,7 +232,12 @@ impl<W> Pursuit<W> {
     pub fn give_up(&mut self, group: &mut Group, now: Moment) {
         for a in self.attempts.iter_mut().filter(|a| a.is_out()) {
             a.stage = Stage::Failed(Fault::TimedOut);
-            if a.is_copy() { group.on_copy(a.server, None, now) } else { group.on_given_up(a.server) }
+            match a.is_copy() {
+                true => group.on_copy(a.server, None, now),
+                // Its time was cut short by a limit of ours.
+                false if self.gives_way => group.on_local(a.server),
+                false => group.on_given_up(a.server),
+            }
         }
     }
 
@@ -235,6 +264,8 @@ impl<W> Pursuit<W> {
                     group.on_edns_refused(server, now);
                 }
                 self.attempts[id.0].stage = Stage::Answered { late: took > HEDGE_AFTER.max };
+                let question = self.brief.question.view();
+                group.on_answered(question.name, question.qtype);
                 if is_copy {
                     group.on_copy(server, Some(took), now);
                 } else {
@@ -244,6 +275,8 @@ impl<W> Pursuit<W> {
             }
             Verdict::Broken(kept_edes) => {
                 self.attempts[id.0].stage = Stage::Answered { late: took > HEDGE_AFTER.max };
+                let question = self.brief.question.view();
+                group.on_answered(question.name, question.qtype);
                 if is_copy {
                     group.on_copy(server, Some(took), now);
                     return;
@@ -270,7 +303,9 @@ impl<W> Pursuit<W> {
                         }
                         group.on_copy(server, None, now);
                     }
-                    Fault::PortClosed | Fault::Unreachable => group.on_port_closed(server, now),
+                    Fault::PortClosed | Fault::Unreachable => {
+                        group.on_port_closed(server, fault == Fault::Unreachable, now);
+                    }
                     fault if fault.has_packet() => group.on_reply(server, took, false, now),
                     _ => group.on_given_up(server),
                 }
@@ -285,8 +320,15 @@ impl<W> Pursuit<W> {
         self.send_again(id, over_tcp, with_edns, group, now);
     }
 
-    fn send_again(&mut self, id: AttemptId, over_tcp: bool, with_edns: bool, group: &Group, now: Moment) {
+    fn send_again(&mut self, id: AttemptId, over_tcp: bool, with_edns: bool, group: &mut Group, now: Moment) {
         let a = &mut self.attempts[id.0];
+        if !group.allows_packet(a.server, now) {
+            a.stage = Stage::Failed(Fault::Local);
+            if !a.is_copy() {
+                group.on_local(a.server);
+            }
+            return;
+        }
         a.sent_at = now;
         a.hedge_at = now + group.hedge_after(a.server);
         a.try_until = now + group.try_timeout(a.server);
@@ -358,7 +400,7 @@ impl<W> Pursuit<W> {
         let asked = self.attempts.iter().any(|a| !a.is_copy() && a.tier < tier && a.is_out());
         if !asked
             && let Some(server) = group.fit_better(&self.asked, tier, now)
-            && group.allows_second(true, now)
+            && group.allows_second(self.brief.client, true, now)
         {
             self.send(server, AskKind::Retry, group, now);
         }
@@ -398,8 +440,11 @@ impl<W> Pursuit<W> {
 
     /// The pursuit has failed: who waits gets the stale answer, or the failure. It is remembered unless the fault was
     /// our own, or the answer is there and only too large for UDP.
-    fn fail(&mut self, ede: Option<u16>, kept_edes: Box<[u8]>, remember: bool, group: &Group, now: Moment) {
+    fn fail(&mut self, ede: Option<u16>, kept_edes: Box<[u8]>, remember: bool, group: &mut Group, now: Moment) {
         self.failed = true;
+        if remember && !self.broken {
+            self.tell_unanswered(group, now);
+        }
         self.held = None;
         if remember && !self.truncated {
             self.steps.push_back(Step::Remember(Failed { ede, kept_edes: kept_edes.clone() }));
@@ -451,10 +496,15 @@ impl<W> Pursuit<W> {
         }
         self.note_overdue(group, now);
         self.judge(group, now);
+        if self.is_open() && now.since(self.started) >= ZONE_FAILED_AFTER {
+            self.tell_unanswered(group, now);
+        }
         self.end_hold(group, now);
         self.answer_the_impatient(group, now);
         if self.is_open() {
-            if now >= self.ends {
+            if self.gives_way {
+                self.fail(Some(code::OTHER), [].into(), false, group, now);
+            } else if now >= self.ends {
                 let (ede, local) = self.reason();
                 self.fail(Some(ede), [].into(), !local, group, now);
             } else {
@@ -472,9 +522,21 @@ impl<W> Pursuit<W> {
             if a.is_out() && !a.overdue && now >= a.hedge_at {
                 a.overdue = true;
                 if !a.is_copy() {
-                    group.on_overdue(a.server, now);
+                    group.on_overdue(a.server, self.brief.question.view().name, self.brief.client, now);
                 }
             }
+        }
+    }
+
+    /// What nobody has answered for a second, although a server that was asked has spoken since, counts against its
+    /// zone: once for each pursuit, at that time or when it fails.
+    fn tell_unanswered(&mut self, group: &mut Group, now: Moment) {
+        let spoke_since = |a: &Attempt| group.server(a.server).heard_at() >= Some(a.sent_at);
+        let mut live = self.attempts.iter().filter(|a| !a.is_copy());
+        let answered = || self.attempts.iter().any(|a| matches!(a.stage, Stage::Answered { .. }));
+        if !self.told_unanswered && live.any(spoke_since) && !answered() {
+            self.told_unanswered = true;
+            group.on_unanswered(self.brief.question.view().name, now);
         }
     }
 
@@ -539,9 +601,14 @@ impl<W> Pursuit<W> {
         if live().any(|a| a.is_out() && !a.overdue) {
             return;
         }
-        if group.is_dark() && !none_yet {
+        let zone_fails = group.zone_of(self.brief.question.view().name, now).is_failing;
+        if (group.is_dark() || zone_fails) && !none_yet {
             // One attempt; who still waits gives up once it is not worth waiting for.
-            if !anything_out || live().filter(|a| a.is_out()).all(|a| now >= a.try_until) {
+            let gone = |a: &Attempt| match group.is_dark() {
+                true => now >= a.try_until,
+                false => now.since(self.started) >= FAILING_ZONE_DEADLINE,
+            };
+            if !anything_out || live().filter(|a| a.is_out()).all(gone) {
                 let (ede, local) = self.reason();
                 self.fail(Some(ede), [].into(), !local, group, now);
             }
@@ -560,7 +627,7 @@ impl<W> Pursuit<W> {
         if live().any(|a| a.server == server && a.is_out() && now < a.try_until) {
             return;
         }
-        if !none_yet && !group.allows_second(self.denied_until == Moment::ZERO, now) {
+        if !none_yet && !group.allows_second(self.brief.client, self.denied_until == Moment::ZERO, now) {
             self.denied_until = now + DENIED_PAUSE;
             return;
         }
@@ -625,13 +692,17 @@ impl<W> Pursuit<W> {
             let attempts = out().map(|a| if a.overdue { a.try_until } else { a.hedge_at });
             let held = self.held.iter().map(|h| h.until);
             let denied = Some(self.denied_until).filter(|_| self.denied_until > now);
+            let zone = [self.started + ZONE_FAILED_AFTER, self.started + FAILING_ZONE_DEADLINE];
             // What is past already was acted on in this call.
-            for at in waiters.chain(attempts).chain(held).chain(denied).chain([self.ends]) {
+            for at in waiters.chain(attempts).chain(held).chain(denied).chain(zone).chain([self.ends]) {
                 if at > now {
                     wake = wake.min(at);
                 }
             }
             return Step::Wait(wake);
+        }
+        if self.gives_way {
+            return Step::Done;
         }
         // Over for the clients: listen on for what is still out.
         let listen_until =

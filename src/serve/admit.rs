@@ -146,6 +146,11 @@ impl Admit {
         (!free).then(|| client_of(address, self.client_prefix))
     }
 
+    /// What of this address counts as one client, whether bounds bind it or not.
+    pub fn prefix_of(&self, address: IpAddr) -> IpAddr {
+        client_of(address, self.client_prefix).0
+    }
+
     /// Counts one question. Costs nothing where no rate is set.
     pub fn rate(&self, client: IpAddr, now: Moment) -> Rate {
         if self.queries_per_second == 0 {

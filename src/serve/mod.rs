@@ -31,8 +31,8 @@ use crate::clock::Moment;
 use crate::limits::STALE_RECHECK;
 use crate::observe::metrics::{Source, Tally};
 use crate::resolve::patience::{self, Circumstances};
-use crate::upstream::Outlook;
 use crate::upstream::group::Belief;
+use crate::upstream::{ClientHash, Outlook};
 use crate::wire::build::{self, Builder, Section};
 use crate::wire::edns::code;
 use crate::wire::query::{self, OwnedQuery, Query, Refusal};
@@ -134,6 +134,8 @@ pub struct Opening {
     pub client: Client,
     /// The client that bounds hold it to; `None` for the node itself.
     pub bound: Option<ClientKey>,
+    /// The client as judges tell clients apart.
+    pub client_hash: ClientHash,
     /// The group that answers for the name.
     pub group: GroupStamp,
     /// Stale answers of that group.
@@ -259,7 +261,8 @@ impl Door {
         }
         let Some(group) = group else { return refused(query, Some(reply::ede(code::NOT_READY)), out) };
         let bound = self.policy.admit.bound_client(client.address);
-        let asking = Asking { query, question, key, client, bound, manner: Manner { limit, turn }, now };
+        let client_hash = ClientHash::of(self.policy.admit.prefix_of(client.address));
+        let asking = Asking { query, question, key, client, bound, client_hash, manner: Manner { limit, turn }, now };
         Self::not_fresh(&self.cache, &self.tally, group, entry.cloned(), asking, out)
     }
 
@@ -272,7 +275,7 @@ impl Door {
         asking: Asking<'_>,
         out: &mut [u8],
     ) -> Path {
-        let Asking { query, question, manner, now, .. } = asking;
+        let Asking { query, question, key, manner, now, .. } = asking;
         let due_before = cache.due_before();
         let healings = group.outlook.healings();
         let belief = group.outlook.belief();
@@ -315,13 +318,18 @@ impl Door {
         tally.stale(past);
         // Behind the stale answer the name is asked again: not while its failure is remembered, and one name at most
         // every 30 s while the group is not believed healthy.
-        let again = failed.is_none() && (belief == Belief::Healthy || entry.claim_asking(STALE_RECHECK, now));
+        let again = failed.is_none() && (belief == Belief::Healthy || entry.claim_asking(recheck_pause(key), now));
         if again {
             Path::DoneAndAgain(n, asking.open(group, Some(entry), Moment::NEVER))
         } else {
             Path::Done(n, Source::Stale)
         }
     }
+}
+
+/// [`STALE_RECHECK`] and up to a tenth more, other for each name: what went stale together does not come back together.
+fn recheck_pause(key: Key) -> Duration {
+    STALE_RECHECK + Duration::from_millis((key.0 % (STALE_RECHECK.as_millis() / 10)) as u64)
 }
 
 /// One question on its way, for the steps behind the fresh answer.
@@ -331,6 +339,7 @@ struct Asking<'q> {
     key: Key,
     client: Client,
     bound: Option<ClientKey>,
+    client_hash: ClientHash,
     manner: Manner,
     now: Moment,
 }
@@ -343,6 +352,7 @@ impl Asking<'_> {
             query: self.query.to_owned(),
             client: self.client,
             bound: self.bound,
+            client_hash: self.client_hash,
             group: group.stamp,
             stale_settings: group.stale,
             stale,

@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::clock;
+use crate::clock::{self, Moment};
 use crate::driver::Cell;
 use crate::transport::{Asked, Failure};
-use crate::upstream::ServerId;
 use crate::upstream::group::AskKind;
 use crate::upstream::health::Probe;
-use crate::wire::{build, rcode, reply};
+use crate::upstream::probing::Probing;
+use crate::upstream::{Protocol, ServerId};
+use crate::wire::{Name, build, rcode, reply, rtype};
 
 /// How often a group is weighed: what is due is late by no more than this.
 const TURN: Duration = Duration::from_millis(200);
@@ -26,42 +27,64 @@ const TURN: Duration = Duration::from_millis(200);
 pub async fn run(cell: Arc<Cell>, retired: Arc<AtomicBool>) {
     while !retired.load(Ordering::Relaxed) {
         let now = clock::now();
-        let due = cell.with(|group| {
+        let (due, loops) = cell.with(|group| {
             group.weigh(now);
-            group.probes_due(rand::random(), now)
+            (group.probes_due(rand::random(), now), group.loop_probes_due(&mut rand::random, now))
         });
-        for (server, which) in due {
-            tokio::spawn(probe(cell.clone(), server, which));
+        for probing in due {
+            tokio::spawn(probe(cell.clone(), probing));
         }
-        tokio::time::sleep(TURN).await;
+        for (server, name) in loops {
+            tokio::spawn(ask_for_loop(cell.clone(), server, name));
+        }
+        let _ = tokio::time::timeout(TURN, cell.probe_wanted.notified()).await;
     }
 }
 
-async fn probe(cell: Arc<Cell>, server: ServerId, which: usize) {
-    let now = clock::now();
-    let plan = cell.with(|group| {
-        let health = &group.settings().health;
-        let (name, qtype) = health.probes.get(which)?.clone();
-        let timeout = health.timeout;
-        group.on_sent(server, AskKind::Probe, now);
-        let with_edns = group.takes_edns(server, now);
-        Some((name, qtype, timeout, with_edns, group.server(server).settings.protocol))
-    });
-    let Some((name, qtype, timeout, with_edns, protocol)) = plan else { return };
-    let asked = Asked {
-        name: name.as_wire().into(),
-        qtype,
-        packet: build::question(name.as_wire(), qtype, false, false, with_edns),
-    };
-    let endpoint = cell.endpoint(server);
-    let probe = match endpoint.ask(protocol, &asked, Instant::now() + timeout).await {
-        Ok(received) => judge(&received.bytes),
+async fn probe(cell: Arc<Cell>, probing: Probing) {
+    let Probing { server, name, qtype, is_copy } = probing;
+    let begun = clock::now();
+    let (timeout, with_edns, protocol) = sent(&cell, server, begun);
+    let probe = match ask(&cell, server, (&name, qtype), (protocol, with_edns), timeout).await {
+        Ok(bytes) => judge(&bytes),
         Err(Failure::HeaderOnly(_)) => Probe::Inconclusive,
         // A limit of our own says nothing about the server.
         Err(Failure::Local) => return,
         Err(_) => Probe::Failed,
     };
-    cell.with(|group| group.on_probe(server, probe, clock::now()));
+    let now = clock::now();
+    cell.with(|group| match is_copy {
+        true => group.on_copy(server, (probe == Probe::Passed).then(|| now.since(begun)), now),
+        false => group.on_probe(server, probe, now),
+    });
+}
+
+/// Its answer says nothing; what counts is whether the question comes in at our own door.
+async fn ask_for_loop(cell: Arc<Cell>, server: ServerId, name: Name) {
+    let (timeout, with_edns, protocol) = sent(&cell, server, clock::now());
+    let _ = ask(&cell, server, (&name, rtype::A), (protocol, with_edns), timeout).await;
+}
+
+fn sent(cell: &Cell, server: ServerId, now: Moment) -> (Duration, bool, Protocol) {
+    cell.with(|group| {
+        group.on_sent(server, AskKind::Probe, now);
+        (group.settings().health.timeout, group.takes_edns(server, now), group.server(server).settings.protocol)
+    })
+}
+
+async fn ask(
+    cell: &Cell,
+    server: ServerId,
+    (name, qtype): (&Name, u16),
+    (protocol, with_edns): (Protocol, bool),
+    timeout: Duration,
+) -> Result<Vec<u8>, Failure> {
+    let asked = Asked {
+        name: name.as_wire().into(),
+        qtype,
+        packet: build::question(name.as_wire(), qtype, false, false, with_edns),
+    };
+    cell.endpoint(server).ask(protocol, &asked, Instant::now() + timeout).await.map(|received| received.bytes)
 }
 
 /// What a reply to a probe says. A truncated one passes by its RCODE: its body is not looked at.

@@ -5,11 +5,14 @@
 //! - **Silence** catches the hard outage. A question is overdue once it has waited its hedge delay. The server is
 //!   silent when at least 5 questions are overdue and nothing at all came from it for max(50 ms, 3 × hedge delay);
 //!   five questions in a row that found its port closed say the same at once. Its first packet ends silence. One
-//!   lost packet is one overdue question, never more.
+//!   lost packet is one overdue question, never more. Where all that is overdue comes from one zone, or from one of
+//!   several clients, it may be them: then a probe must be overdue too.
 //! - **Faults** catch the gray failure: a question that this server failed, or answered late, and that another server
-//!   answered. What nobody answered is no fault. The last [`WINDOW`] judged questions within [`WINDOW_SPAN`] count; at
-//!   least [`FAULTS_MIN`] faults, half of all, from 2 zones and 2 clients convict (one client or one zone convicts
-//!   nobody; where there is only one client, zones alone count).
+//!   answered. What nobody answered is no fault. The last [`WINDOW`] judged questions within [`WINDOW_SPAN`] count, of
+//!   one zone or one of several clients at most [`WINDOW_SHARE`]. At least [`FAULTS_MIN`] faults, half of all,
+//!   convict, and they must still do so ([`FAULTS_LEFT_MIN`], half of what is left) without any one zone's and any one
+//!   client's: one client or one zone convicts nobody, however loud it is. Where there is only one client, zones alone
+//!   count.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -19,11 +22,15 @@ use crate::clock::Moment;
 use crate::limits::{SILENT_AFTER_MIN, SILENT_OVERDUE_MIN};
 
 /// Judged questions that are looked back on.
-pub const WINDOW: usize = 32;
+pub const WINDOW: usize = 64;
+/// Of them, questions of one zone, and of one of several clients.
+pub const WINDOW_SHARE: usize = 16;
 /// How far back they count.
 pub const WINDOW_SPAN: Duration = Duration::from_secs(10);
 /// Faults below which nobody is convicted.
 pub const FAULTS_MIN: usize = 8;
+/// Faults that must be left without the worst zone's, and without the worst client's.
+pub const FAULTS_LEFT_MIN: usize = 4;
 
 /// How one question to a server ended, once that is clear.
 #[derive(Clone, Copy, Debug)]
@@ -45,22 +52,29 @@ pub struct Tally {
     pub judged: usize,
     /// Faults among them.
     pub faults: usize,
-    /// Different zones among the faults.
-    pub zones: usize,
-    /// Different clients among the faults.
-    pub clients: usize,
 }
 
 impl Tally {
+    fn of<'a>(judged: impl Iterator<Item = &'a Judged>) -> Self {
+        judged.fold(Self::default(), |t, j| Self { judged: t.judged + 1, faults: t.faults + usize::from(j.fault) })
+    }
+
     /// Share of faults, 0 where nothing was judged.
     pub fn share(&self) -> f64 {
         if self.judged == 0 { 0.0 } else { self.faults as f64 / self.judged as f64 }
     }
 
-    /// Is this enough to convict? `only_client`: did only one client ask the group of late?
-    pub fn convicts(&self, only_client: bool) -> bool {
-        self.faults >= FAULTS_MIN && self.share() >= 0.5 && self.zones >= 2 && (only_client || self.clients >= 2)
+    fn is_damning(&self, faults_min: usize) -> bool {
+        self.faults >= faults_min && self.share() >= 0.5
     }
+}
+
+/// Who asked what is overdue: one or several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Witnesses {
+    first: (ZoneHash, ClientHash),
+    many_zones: bool,
+    many_clients: bool,
 }
 
 /// What is known of one server from live questions.
@@ -70,6 +84,7 @@ pub struct Breaker {
     overdue: u32,
     /// When the first question went out to which, or since which, no packet came.
     quiet_since: Option<Moment>,
+    witnesses: Option<Witnesses>,
     ports_closed: u32,
     window: VecDeque<Judged>,
 }
@@ -93,13 +108,18 @@ impl Breaker {
     /// Any packet came.
     pub fn on_packet(&mut self, now: Moment) {
         self.overdue = 0;
+        self.witnesses = None;
         self.ports_closed = 0;
         self.quiet_since = (self.outstanding > 0).then_some(now);
     }
 
     /// A question has waited its hedge delay.
-    pub fn on_overdue(&mut self) {
+    pub fn on_overdue(&mut self, zone: ZoneHash, client: ClientHash) {
         self.overdue = self.overdue.saturating_add(1);
+        let fresh = Witnesses { first: (zone, client), many_zones: false, many_clients: false };
+        let w = self.witnesses.get_or_insert(fresh);
+        w.many_zones |= w.first.0 != zone;
+        w.many_clients |= w.first.1 != client;
     }
 
     /// The server's port was found closed, or its host unreachable.
@@ -122,17 +142,30 @@ impl Breaker {
         self.overdue > 0 || self.ports_closed > 0
     }
 
-    /// Is the server silent?
-    pub fn is_silent(&self, hedge_after: Duration, now: Moment) -> bool {
-        let quiet_min = (hedge_after * 3).max(SILENT_AFTER_MIN);
-        self.ports_closed >= SILENT_OVERDUE_MIN
-            || self.overdue >= SILENT_OVERDUE_MIN
-                && self.quiet_since.is_some_and(|since| now.since(since) >= quiet_min)
+    /// Is the server silent? `probe_overdue`: has a probe, sent since the last packet, waited its hedge delay?
+    pub fn is_silent(&self, hedge_after: Duration, only_client: bool, probe_overdue: bool, now: Moment) -> bool {
+        let witnessed = || self.witnesses.is_some_and(|w| w.many_zones && (w.many_clients || only_client));
+        self.ports_closed >= SILENT_OVERDUE_MIN || self.is_suspect(hedge_after, now) && (probe_overdue || witnessed())
     }
 
-    /// It is clear how a question ended.
-    pub fn on_judged(&mut self, judged: Judged) {
-        if self.window.len() == WINDOW {
+    /// Would it be silent, were it not for who says so?
+    pub fn is_suspect(&self, hedge_after: Duration, now: Moment) -> bool {
+        let quiet_min = (hedge_after * 3).max(SILENT_AFTER_MIN);
+        self.overdue >= SILENT_OVERDUE_MIN && self.quiet_since.is_some_and(|since| now.since(since) >= quiet_min)
+    }
+
+    /// Since when no packet came although questions are out.
+    pub fn quiet_since(&self) -> Option<Moment> {
+        self.quiet_since
+    }
+
+    /// It is clear how a question ended. `only_client`: did only one client ask the group of late?
+    pub fn on_judged(&mut self, judged: Judged, only_client: bool) {
+        let alike = |j: &Judged| j.zone == judged.zone || !only_client && j.client == judged.client;
+        if self.window.iter().filter(|j| alike(j)).count() >= WINDOW_SHARE {
+            let oldest = self.window.iter().position(alike);
+            oldest.map(|at| self.window.remove(at));
+        } else if self.window.len() == WINDOW {
             self.window.pop_front();
         }
         self.window.push_back(judged);
@@ -140,37 +173,34 @@ impl Breaker {
 
     /// What the window says at `now`.
     pub fn tally(&self, now: Moment) -> Tally {
-        let recent = || self.window.iter().filter(|j| now.since(j.at) <= WINDOW_SPAN);
-        let faults = || recent().filter(|j| j.fault);
-        Tally {
-            judged: recent().count(),
-            faults: faults().count(),
-            zones: different(faults().map(|j| j.zone.0)),
-            clients: different(faults().map(|j| j.client.0)),
-        }
+        Tally::of(self.recent(now))
     }
 
-    /// The clients in the window at `now`.
-    pub fn clients(&self, now: Moment) -> impl Iterator<Item = ClientHash> {
-        self.window.iter().filter(move |j| now.since(j.at) <= WINDOW_SPAN).map(|j| j.client)
+    /// Is what the window says at `now` enough to convict?
+    pub fn convicts(&self, only_client: bool, now: Moment) -> bool {
+        let without_worst = |alike: &dyn Fn(&Judged, &Judged) -> bool| {
+            let faults = || self.recent(now).filter(|j| j.fault);
+            let worst = faults().max_by_key(|j| faults().filter(|other| alike(j, other)).count());
+            worst.is_some_and(|w| Tally::of(self.recent(now).filter(|j| !alike(w, j))).is_damning(FAULTS_LEFT_MIN))
+        };
+        self.tally(now).is_damning(FAULTS_MIN)
+            && without_worst(&|a, b| a.zone == b.zone)
+            && (only_client || without_worst(&|a, b| a.client == b.client))
+    }
+
+    fn recent(&self, now: Moment) -> impl Iterator<Item = &Judged> {
+        self.window.iter().filter(move |j| now.since(j.at) <= WINDOW_SPAN)
+    }
+
+    /// Forgets everything but what is out.
+    pub fn forgive(&mut self) {
+        *self = Self { outstanding: self.outstanding, ..Self::default() };
     }
 
     /// Forgets the judged questions: after a conviction, and after an acquittal.
     pub fn forget(&mut self) {
         self.window.clear();
     }
-}
-
-fn different(values: impl Iterator<Item = u32>) -> usize {
-    let mut seen = [0u32; WINDOW];
-    let mut count = 0;
-    for v in values {
-        if !seen[..count].contains(&v) {
-            seen[count] = v;
-            count += 1;
-        }
-    }
-    count
 }
 
 #[cfg(test)]
@@ -183,61 +213,79 @@ mod tests {
     fn four_overdue_questions_are_not_silence_but_five_are_after_three_hedge_delays() {
         let mut b = Breaker::default();
         (0..5).for_each(|n| b.on_sent(Moment::from_millis(n)));
-        (0..4).for_each(|_| b.on_overdue());
-        assert!(!b.is_silent(HEDGE, Moment::from_secs(1)));
-        b.on_overdue();
-        assert!(!b.is_silent(HEDGE, Moment::from_millis(59)));
-        assert!(b.is_silent(HEDGE, Moment::from_millis(60)));
+        (0..4).for_each(|_| overdue(&mut b));
+        assert!(!b.is_silent(HEDGE, true, true, Moment::from_secs(1)));
+        overdue(&mut b);
+        assert!(!b.is_silent(HEDGE, true, true, Moment::from_millis(59)));
+        assert!(b.is_silent(HEDGE, true, true, Moment::from_millis(60)));
         b.on_packet(Moment::from_millis(61));
-        assert!(!b.is_silent(HEDGE, Moment::from_secs(9)), "the first packet ends it");
+        assert!(!b.is_silent(HEDGE, true, true, Moment::from_secs(9)), "the first packet ends it");
     }
 
     #[test]
     fn the_time_in_which_nobody_asked_is_no_silence() {
         let mut b = Breaker::default();
         b.on_sent(Moment::ZERO);
-        b.on_overdue();
+        overdue(&mut b);
         b.on_end();
         let later = Moment::from_secs(100);
         (0..4).for_each(|_| b.on_sent(later));
-        (0..4).for_each(|_| b.on_overdue());
-        assert!(!b.is_silent(HEDGE, later + Duration::from_millis(59)));
-        assert!(b.is_silent(HEDGE, later + Duration::from_millis(60)));
+        (0..4).for_each(|_| overdue(&mut b));
+        assert!(!b.is_silent(HEDGE, true, true, later + Duration::from_millis(59)));
+        assert!(b.is_silent(HEDGE, true, true, later + Duration::from_millis(60)));
         (0..4).for_each(|_| b.on_end());
         b.on_sent(later + Duration::from_secs(1));
-        assert!(b.is_silent(HEDGE, later + Duration::from_secs(1)), "to be asked does not end it");
+        assert!(b.is_silent(HEDGE, true, true, later + Duration::from_secs(1)), "to be asked does not end it");
     }
 
     #[test]
     fn what_is_out_does_not_go_over_to_another_life_of_the_group() {
         let mut b = Breaker::default();
         (0..5).for_each(|_| b.on_sent(Moment::ZERO));
-        (0..5).for_each(|_| b.on_overdue());
+        (0..5).for_each(|_| overdue(&mut b));
         let new = b.learned();
         assert_eq!(new.outstanding(), 0);
-        assert!(new.is_silent(HEDGE, Moment::from_secs(1)));
+        assert!(new.is_silent(HEDGE, true, true, Moment::from_secs(1)));
     }
 
     #[test]
     fn a_short_hedge_delay_makes_nobody_silent_before_50_ms() {
         let mut b = Breaker::default();
         b.on_sent(Moment::ZERO);
-        (0..9).for_each(|_| b.on_overdue());
-        assert!(!b.is_silent(Duration::from_millis(10), Moment::from_millis(49)));
-        assert!(b.is_silent(Duration::from_millis(10), Moment::from_millis(50)));
+        (0..9).for_each(|_| overdue(&mut b));
+        assert!(!b.is_silent(Duration::from_millis(10), true, true, Moment::from_millis(49)));
+        assert!(b.is_silent(Duration::from_millis(10), true, true, Moment::from_millis(50)));
     }
 
     #[test]
     fn a_closed_port_is_silence_at_the_fifth_time() {
         let mut b = Breaker::default();
         (0..4).for_each(|_| b.on_port_closed());
-        assert!(!b.is_silent(HEDGE, Moment::ZERO));
+        assert!(!b.is_silent(HEDGE, true, true, Moment::ZERO));
         b.on_port_closed();
-        assert!(b.is_silent(HEDGE, Moment::ZERO));
+        assert!(b.is_silent(HEDGE, true, true, Moment::ZERO));
     }
 
     #[test]
-    fn one_client_or_one_zone_convicts_nobody() {
+    fn what_one_zone_or_one_of_several_clients_says_needs_a_probe_that_is_overdue_too() {
+        for (what, zones, clients, only_client, want) in [
+            ("several zones of the only client", 5, 1, true, true),
+            ("several zones and clients", 5, 2, false, true),
+            ("one of several clients", 5, 1, false, false),
+            ("one zone", 1, 5, false, false),
+        ] {
+            let mut b = Breaker::default();
+            b.on_sent(Moment::ZERO);
+            (0..5).for_each(|n| b.on_overdue(ZoneHash(n % zones), ClientHash(n % clients)));
+            let now = Moment::from_millis(60);
+            assert_eq!(b.is_silent(HEDGE, only_client, false, now), want, "{what}");
+            assert!(b.is_suspect(HEDGE, now) && b.is_silent(HEDGE, only_client, true, now), "{what}");
+        }
+    }
+
+    // complaints 12 and 15: one failure counted once per waiter, and name-scoped failures, moved whole servers.
+    #[test]
+    fn one_client_or_one_zone_convicts_nobody_however_loud_it_is() {
         for (what, faults, good, zones, clients, only_client, want) in [
             ("seven faults", 7, 0, 7, 7, false, false),
             ("eight faults", 8, 0, 7, 7, false, true),
@@ -245,19 +293,39 @@ mod tests {
             ("one client of several", 20, 0, 7, 1, false, false),
             ("the only client", 20, 0, 7, 1, true, true),
             ("fewer faults than half", 8, 9, 7, 7, false, false),
-            ("half", 8, 8, 7, 7, false, true),
+            ("half", 8, 8, 8, 8, false, true),
         ] {
             let mut b = Breaker::default();
             for n in 0..faults + good {
-                b.on_judged(Judged {
-                    fault: n < faults,
-                    zone: ZoneHash(n % zones),
-                    client: ClientHash(n % clients),
-                    at: Moment::ZERO,
-                });
+                b.on_judged(judged(n < faults, n % zones, n % clients), only_client);
             }
-            assert_eq!(b.tally(Moment::ZERO).convicts(only_client), want, "{what}");
-            assert!(!b.tally(Moment::from_secs(11)).convicts(only_client), "{what}: old faults do not count");
+            assert_eq!(b.convicts(only_client, Moment::ZERO), want, "{what}");
+            assert!(!b.convicts(only_client, Moment::from_secs(11)), "{what}: old faults do not count");
         }
+    }
+
+    #[test]
+    fn a_tenants_faults_do_not_drown_what_other_clients_see() {
+        let mut b = Breaker::default();
+        for n in 0..1000 {
+            b.on_judged(judged(true, n, 1), false);
+            if n % 5 == 0 {
+                b.on_judged(judged(false, n, 2 + n % 3), false);
+            }
+        }
+        b.on_judged(judged(true, 7, 2), false);
+        assert!(!b.convicts(false, Moment::ZERO), "{:?}", b.tally(Moment::ZERO));
+        for n in 0..30 {
+            b.on_judged(judged(true, 5000 + n, 2 + n % 3), false);
+        }
+        assert!(b.convicts(false, Moment::ZERO), "the others see it too");
+    }
+
+    fn judged(fault: bool, zone: u32, client: u32) -> Judged {
+        Judged { fault, zone: ZoneHash(zone), client: ClientHash(client), at: Moment::ZERO }
+    }
+
+    fn overdue(b: &mut Breaker) {
+        b.on_overdue(ZoneHash(1), ClientHash(1));
     }
 }

@@ -7,7 +7,7 @@
 //! Invariant: over any span, withdrawals ≤ share × first questions + floor × span + burst.
 
 use crate::clock::Moment;
-use crate::limits::{BUDGET_BURST, BUDGET_FLOOR_PER_SECOND, DOWN_ASKS_PER_SECOND};
+use crate::limits::{BUDGET_BURST, BUDGET_FLOOR_PER_SECOND, DOWN_ASKS_PER_SECOND, REFRESHES_PER_SECOND};
 
 /// Tokens that refill with time, and by deposits.
 #[derive(Clone, Debug)]
@@ -27,6 +27,11 @@ impl Budget {
     /// For names asked while the whole group is down: 10 a second.
     pub fn down_asks(now: Moment) -> Self {
         Self::new(DOWN_ASKS_PER_SECOND, DOWN_ASKS_PER_SECOND, now)
+    }
+
+    /// For names asked behind stale answers: 100 a second.
+    pub fn refreshes(now: Moment) -> Self {
+        Self::new(REFRESHES_PER_SECOND, REFRESHES_PER_SECOND, now)
     }
 
     /// Full, refilling with `per_second` up to `burst`.
@@ -57,9 +62,14 @@ impl Budget {
         granted
     }
 
+    /// What is at hand.
+    pub fn tokens(&self, now: Moment) -> f64 {
+        (self.tokens + now.since(self.filled_at).as_secs_f64() * self.per_second).min(self.burst)
+    }
+
     /// Would one question be granted?
     pub fn has_one(&self, now: Moment) -> bool {
-        self.tokens + now.since(self.filled_at).as_secs_f64() * self.per_second >= 1.0
+        self.tokens(now) >= 1.0
     }
 }
 

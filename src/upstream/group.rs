@@ -9,91 +9,57 @@
 //!   reply ends darkness at once; only the choice of the tier waits for `rise` and `hold`.
 //! - In the dark every server is asked in turn, a few questions a second: our own judgement may be what is broken.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::breaker::Judged;
 use super::budget::Budget;
 use super::bulkhead::{Bound, Bulkhead, Permit};
+use super::clients::Clients;
 use super::health::{Evidence, Probe, State};
 use super::latency::Latency;
 use super::server::Server;
-use super::tier::{Fitness, Pace, Shift, TIERS, Tiers};
-use super::{ClientHash, GroupSettings, Order, ServerId, ZoneHash, hedge};
+use super::tier::{Fitness, Pace, TIERS, Tiers};
+use super::zones::{Zone, Zones};
+use super::{ClientHash, GroupSettings, Order, ServerId, ZoneHash, family, hedge, loops};
 
+pub use super::change::Change;
+pub use super::outlook::Belief;
 pub use super::server::AskKind;
 use crate::cache::freshness::Patience;
 use crate::clock::Moment;
-use crate::limits::{
-    ATTEMPTS_PER_SERVER, DOWN_AFTER_SILENT, NO_EDNS_SPAN, PATIENCE_AUTO, PROBE_EVERY_DOWN, PROBE_EVERY_FIT,
-    PROBE_EVERY_START, PROBE_START_SPAN,
-};
+use crate::limits::{ATTEMPTS_PER_SERVER, BUDGET_BURST, COPY_EVERY, DOWN_AFTER_SILENT, NO_EDNS_SPAN, PATIENCE_AUTO};
+use crate::wire::Name;
 
-/// Pause between copies of live questions to one server.
-const COPY_EVERY: Duration = Duration::from_secs(1);
-
-/// What is believed of a group as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Belief {
-    /// No server has answered anything since the start.
-    Untried,
-    /// It answers.
-    Healthy,
-    /// Nobody is fit, and somebody is only silent yet.
-    Silent,
-    /// Nobody is fit.
-    Down,
-}
-
-impl Belief {
-    /// The word in logs, metrics and explanations.
-    pub fn word(self) -> &'static str {
-        match self {
-            Belief::Untried => "untried",
-            Belief::Healthy => "healthy",
-            Belief::Silent => "silent",
-            Belief::Down => "down",
-        }
-    }
-}
-
-/// Something that changed and is worth a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// A server fell silent.
-    Silent(ServerId),
-    /// A silent server spoke.
-    Spoke(ServerId),
-    /// A server is down.
-    Down(ServerId, Evidence),
-    /// A server is up again.
-    Up(ServerId),
-    /// Another tier is in use.
-    Shift(Shift),
-    /// No server is fit.
-    Dark,
-    /// A server answered in the dark.
-    Healed,
-}
+/// Answered questions that are kept for copies.
+const SAMPLES_MAX: usize = 4;
 
 /// A group of servers: what was learned, and the settings in force.
 #[derive(Debug)]
 pub struct Group {
-    settings: GroupSettings,
-    servers: Vec<Server>,
+    pub(super) settings: GroupSettings,
+    pub(super) servers: Vec<Server>,
     tiers: Tiers,
     second_questions: Budget,
     down_asks: Budget,
+    refreshes: Budget,
+    zones: Zones,
+    clients: Clients,
+    /// Live questions that were answered of late, for copies where no client asks.
+    pub(super) samples: VecDeque<(Name, u16)>,
+    /// Is nothing coming from any server of IPv4, of IPv6?
+    broken_families: [bool; 2],
     bulkhead: Bulkhead,
     /// Time that names not in cache took.
     misses: Latency,
-    started: Moment,
-    answered: bool,
-    dark: bool,
+    pub(super) started: Moment,
+    pub(super) answered: bool,
+    pub(super) dark: bool,
     healings: u32,
     turn: usize,
     shifts: [u64; 2],
     budget_denied: u64,
-    changes: Vec<Change>,
+    pub(super) changes: Vec<Change>,
 }
 
 impl Group {
@@ -111,6 +77,11 @@ impl Group {
             tiers: Tiers::new([Fitness::Empty; TIERS]),
             second_questions: Budget::second_questions(now),
             down_asks: Budget::down_asks(now),
+            refreshes: Budget::refreshes(now),
+            zones: Zones::default(),
+            clients: Clients::default(),
+            samples: VecDeque::new(),
+            broken_families: [false; 2],
             bulkhead: Bulkhead::default(),
             misses: Latency::default(),
             started: now,
@@ -143,6 +114,10 @@ impl Group {
             server.announced_down = known.announced_down;
             server.unfit_at = known.unfit_at;
             server.answered_at = known.answered_at;
+            server.heard_at = known.heard_at;
+            server.unreachable = known.unreachable;
+            server.left_out = known.left_out;
+            server.loops = known.loops.clone();
             server.no_edns_until = known.no_edns_until;
             server.asked = known.asked;
         }
@@ -153,6 +128,12 @@ impl Group {
             }
             new.second_questions = old.second_questions.clone();
             new.down_asks = old.down_asks.clone();
+            new.refreshes = old.refreshes.clone();
+            new.zones = old.zones.clone();
+            new.clients = old.clients.clone();
+            new.samples = old.samples.clone();
+            new.broken_families = old.broken_families;
+            new.bulkhead.adopt_counters(&old.bulkhead);
             new.misses = old.misses.clone();
             (new.answered, new.dark) = (old.answered, old.dark);
             new.shifts = old.shifts;
@@ -251,9 +232,27 @@ impl Group {
 
     //------------ Deciding ------------------------------------------------------------------------------------------
 
-    /// Takes room for a pursuit.
-    pub fn enter(&mut self, zone: ZoneHash) -> Result<Permit, Bound> {
-        self.bulkhead.enter(zone, self.settings.in_flight_max, self.settings.per_zone_in_flight_max)
+    /// The zone of a folded name, as far as it is known.
+    pub fn zone_of(&self, name: &[u8], now: Moment) -> Zone {
+        self.zones.of(name, now)
+    }
+
+    /// Takes room for a pursuit of a folded name.
+    pub fn enter(&mut self, name: &[u8], client: ClientHash, now: Moment) -> Result<Permit, Bound> {
+        self.clients.on_asked(client, now);
+        let zone = self.zones.of(name, now);
+        self.bulkhead.enter(zone, client, self.settings.in_flight_max, self.settings.per_zone_in_flight_max)
+    }
+
+    /// A question found no room and none was made for it.
+    pub fn on_rejected(&mut self, bound: Bound) {
+        self.bulkhead.on_rejected(bound);
+    }
+
+    /// May one more name be asked behind a stale answer? All that come back at once must not be a herd.
+    #[must_use]
+    pub fn allows_refresh(&mut self, now: Moment) -> bool {
+        self.refreshes.withdraw(now)
     }
 
     /// Gives room back.
@@ -274,7 +273,7 @@ impl Group {
     /// hold), then unfit ones; then, by the fewest attempts, those that were asked before.
     pub fn plan(&mut self, asked: &[u8], draw: f64, draw2: f64, now: Moment) -> Option<ServerId> {
         let open: Vec<usize> = (0..self.servers.len())
-            .filter(|i| asked[*i] < ATTEMPTS_PER_SERVER && self.servers[*i].has_room(now))
+            .filter(|i| asked[*i] < ATTEMPTS_PER_SERVER && self.servers[*i].takes_questions(now))
             .collect();
         let fewest = open.iter().map(|i| asked[*i]).min()?;
         if self.dark {
@@ -319,16 +318,21 @@ impl Group {
     pub fn fit_better(&self, asked: &[u8], tier: usize, now: Moment) -> Option<ServerId> {
         (0..self.servers.len())
             .filter(|i| asked[*i] == 0 && self.servers[*i].tier < tier)
-            .filter(|i| self.servers[*i].is_fit() && self.servers[*i].has_room(now))
+            .filter(|i| self.servers[*i].is_fit() && self.servers[*i].takes_questions(now))
             .min_by_key(|i| self.servers[*i].tier)
             .map(id)
     }
 
-    /// May a second question go out? Takes its price. `count_denial`: a pursuit that asks again after a denial is
-    /// not counted once more.
+    /// May a second question go out for a client? Takes its price. Where little is left, one of several clients that
+    /// took more than half of late gets none. `count_denial`: a pursuit that asks again after a denial is not counted
+    /// once more.
     #[must_use]
-    pub fn allows_second(&mut self, count_denial: bool, now: Moment) -> bool {
-        let granted = self.second_questions.withdraw(now);
+    pub fn allows_second(&mut self, client: ClientHash, count_denial: bool, now: Moment) -> bool {
+        let scarce = self.second_questions.tokens(now) < BUDGET_BURST / 2.0;
+        let granted = !(scarce && self.clients.is_greedy(client, now)) && self.second_questions.withdraw(now);
+        if granted {
+            self.clients.on_spent(client, now);
+        }
         self.budget_denied += u64::from(!granted && count_denial);
         granted
     }
@@ -343,40 +347,10 @@ impl Group {
             asked[*i] == 0
                 && (s.health.wants_copies() || s.silent_since.is_some())
                 && s.copied_at.is_none_or(|at| now.since(at) >= COPY_EVERY)
-                && s.has_room(now)
+                && s.takes_questions(now)
         })?;
         self.servers[due].copied_at = Some(now);
         Some(id(due))
-    }
-
-    /// Which servers are to be probed now, and with which of the group's probe questions; `draw` is a random number
-    /// in 0..1 that spreads probes by a tenth.
-    ///
-    /// Before the group's first answer every 200 ms for a second; in the dark every second; in doubt every `every`;
-    /// a fit server 10 s after its last answer, so that one that answers live questions is not probed.
-    pub fn probes_due(&mut self, draw: f64, now: Moment) -> Vec<(ServerId, usize)> {
-        let health = &self.settings.health;
-        let mut due = Vec::new();
-        for (i, s) in self.servers.iter_mut().enumerate() {
-            let doubt = s.health.in_doubt() || s.breaker.in_doubt() || !s.is_fit();
-            let (pause, from) = if !self.answered && now.since(self.started) < PROBE_START_SPAN {
-                (PROBE_EVERY_START.min(health.every), s.probed_at)
-            } else if self.dark || !self.answered {
-                (PROBE_EVERY_DOWN.min(health.every), s.probed_at)
-            } else if doubt {
-                (health.every, s.probed_at)
-            } else {
-                (PROBE_EVERY_FIT.max(health.every), s.probed_at.max(s.answered_at))
-            };
-            let pause = pause.mul_f64(0.9 + 0.2 * draw);
-            if (s.probe_at_once || from.is_none_or(|at| now.since(at) >= pause)) && s.has_room(now) {
-                s.probe_at_once = false;
-                s.probed_at = Some(now);
-                due.push((id(i), s.probe_turn % health.probes.len().max(1)));
-                s.probe_turn = s.probe_turn.wrapping_add(1);
-            }
-        }
-        due
     }
 
     //------------ Learning ------------------------------------------------------------------------------------------
@@ -396,16 +370,53 @@ impl Group {
         }
     }
 
+    /// May one more packet go to a server, by its `packets_per_second`? Takes its price.
+    #[must_use]
+    pub fn allows_packet(&mut self, to: ServerId, now: Moment) -> bool {
+        self.at(to).rate.as_mut().is_none_or(|rate| rate.withdraw(now))
+    }
+
     /// A packet came that ends no question: the server asks for TCP, or for a question without OPT.
     pub fn on_packet(&mut self, server: ServerId, now: Moment) {
-        self.at(server).breaker.on_packet(now);
+        self.at(server).on_heard(now);
         self.weigh(now);
     }
 
-    /// A live question has waited its hedge delay.
-    pub fn on_overdue(&mut self, server: ServerId, now: Moment) {
-        self.at(server).breaker.on_overdue();
+    /// A live question has waited its hedge delay. In a failing zone that says nothing of the server.
+    pub fn on_overdue(&mut self, server: ServerId, name: &[u8], client: ClientHash, now: Moment) {
+        let zone = self.zones.of(name, now);
+        if !zone.is_failing {
+            self.at(server).breaker.on_overdue(zone.hash, client);
+        }
         self.weigh(now);
+    }
+
+    /// Nobody has answered a folded name although a server that was asked has spoken since.
+    pub fn on_unanswered(&mut self, name: &[u8], now: Moment) {
+        self.zones.on_failed(name, now);
+    }
+
+    /// A folded name was answered, whatever the answer says.
+    pub fn on_answered(&mut self, name: &[u8], qtype: u16) {
+        self.zones.on_answered(name);
+        if self.samples.back().is_none_or(|(last, _)| last.as_wire() != name)
+            && let Some(name) = Name::from_wire(name)
+        {
+            if self.samples.len() == SAMPLES_MAX {
+                self.samples.pop_front();
+            }
+            self.samples.push_back((name, qtype));
+        }
+    }
+
+    /// A question of a loop probe came in at our own door. Says whether it was one of this group.
+    pub fn on_came_in(&mut self, name: &[u8], now: Moment) -> bool {
+        let Some(token) = loops::token(name) else { return false };
+        let Some(at) = self.servers.iter_mut().position(|s| s.loops.on_came_in(token)) else { return false };
+        self.servers[at].unfit_at = Some(now);
+        self.changes.push(Change::Loops(id(at)));
+        self.weigh(now);
+        true
     }
 
     /// A live question ended without any packet: it was given up.
@@ -420,9 +431,10 @@ impl Group {
         self.at(server).breaker.on_end();
     }
 
-    /// A live question found the port closed or the host unreachable.
-    pub fn on_port_closed(&mut self, server: ServerId, now: Moment) {
+    /// A live question found the port closed, or no route to the host.
+    pub fn on_port_closed(&mut self, server: ServerId, unreachable: bool, now: Moment) {
         let s = self.at(server);
+        s.unreachable = unreachable;
         s.breaker.on_end();
         s.breaker.on_port_closed();
         s.health.on_failure();
@@ -438,7 +450,7 @@ impl Group {
             s.on_answer(took, rise, now);
             self.on_spoken();
         } else {
-            s.breaker.on_packet(now);
+            s.on_heard(now);
             s.health.on_failure();
         }
         self.weigh(now);
@@ -468,7 +480,7 @@ impl Group {
                 s.unfit_at = Some(now);
             }
         } else {
-            s.breaker.on_packet(now);
+            s.on_heard(now);
             s.answered_at = Some(now);
             if probe == Probe::Passed {
                 self.on_spoken();
@@ -481,6 +493,7 @@ impl Group {
         self.answered = true;
         if self.dark {
             self.dark = false;
+            self.zones.forget();
             self.healings = self.healings.wrapping_add(1);
             self.changes.push(Change::Healed);
         }
@@ -488,18 +501,18 @@ impl Group {
 
     /// It is clear how a live question to a server ended, where another server answered it or this one did.
     pub fn on_judged(&mut self, server: ServerId, fault: bool, zone: ZoneHash, client: ClientHash, now: Moment) {
-        self.at(server).breaker.on_judged(Judged { fault, zone, client, at: now });
+        let only_client = self.clients.is_only(now);
+        self.at(server).breaker.on_judged(Judged { fault, zone, client, at: now }, only_client);
         if !fault || self.server(server).health.is_down() {
             return;
         }
-        let only_client = self.servers.iter().flat_map(|s| s.breaker.clients(now)).all(|c| c == client);
         let tally = self.server(server).breaker.tally(now);
         // A failure rate that is alike on all servers convicts nobody.
         let others_do_better = self.servers.iter().enumerate().any(|(i, s)| {
             let theirs = s.breaker.tally(now);
             i != usize::from(server.0) && s.is_fit() && theirs.judged > 0 && theirs.share() <= tally.share() / 2.0
         });
-        if tally.convicts(only_client) && others_do_better {
+        if others_do_better && self.server(server).breaker.convicts(only_client, now) {
             let s = self.at(server);
             s.health.convict(Evidence::Faults, now);
             s.unfit_at = Some(now);
@@ -518,27 +531,35 @@ impl Group {
     }
 
     /// The clock jumped, the machine was suspended, or the network changed: probes are due at once, holds start anew,
-    /// and remembered failures count no more.
+    /// and what was held against a server, a path or a zone counts no more.
     pub fn on_discontinuity(&mut self, now: Moment) {
-        self.tiers.restart_hold(now);
+        self.tiers.forgive(now);
         self.healings = self.healings.wrapping_add(1);
+        self.zones.forget();
         for s in &mut self.servers {
-            s.probe_at_once = true;
+            s.forgive();
         }
+        self.weigh(now);
     }
 
     //------------ Concluding ----------------------------------------------------------------------------------------
 
     /// Draws the conclusions that time alone brings too: called at every event, and a few times a second.
     pub fn weigh(&mut self, now: Moment) {
+        let only_client = self.clients.is_only(now);
         for i in 0..self.servers.len() {
             let hedge_after = hedge::after(&self.settings.hedge, &self.servers[i].latency);
             let s = &mut self.servers[i];
             let (was_down, was_fit) = (s.health.is_down(), s.is_fit());
-            match (s.silent_since, s.breaker.is_silent(hedge_after, now)) {
+            if s.loops.on_time(now) {
+                self.changes.push(Change::LoopsNoMore(id(i)));
+            }
+            match (s.silent_since, s.is_silent(hedge_after, only_client, now)) {
                 (None, true) => {
                     s.silent_since = Some(now);
                     s.unfit_at = Some(now);
+                    // Whether it is down in a second a probe shall have had its say in.
+                    s.probe_at_once |= !s.is_probed_since_quiet();
                     if !was_down {
                         self.changes.push(Change::Silent(id(i)));
                     }
@@ -552,12 +573,16 @@ impl Group {
                 (Some(since), true) if now.since(since) >= DOWN_AFTER_SILENT && !was_down => {
                     s.health.convict(Evidence::Silence, now);
                 }
+                (None, false) if s.breaker.is_suspect(hedge_after, now) => {
+                    s.probe_at_once |= !s.is_probed_since_quiet();
+                }
                 _ => {}
             }
             if was_fit && !s.is_fit() {
                 s.unfit_at = Some(now);
             }
         }
+        self.weigh_families();
         self.announce();
         let fitness = self.fitness();
         let pace = self.pace();
@@ -569,6 +594,20 @@ impl Group {
         if dark && !self.dark && !self.servers.is_empty() {
             self.dark = true;
             self.changes.push(Change::Dark);
+        }
+    }
+
+    fn weigh_families(&mut self) {
+        let seen: Vec<family::Seen> = self.servers.iter().map(Server::seen).collect();
+        for v6 in [false, true] {
+            let broken = family::is_broken(&seen, v6);
+            for s in self.servers.iter_mut().filter(|s| s.settings.address.is_ipv6() == v6) {
+                s.left_out = broken;
+            }
+            if broken != self.broken_families[usize::from(v6)] {
+                self.broken_families[usize::from(v6)] = broken;
+                self.changes.push(if broken { Change::FamilyBroken(v6) } else { Change::FamilyWorks(v6) });
+            }
         }
     }
 

@@ -2,21 +2,28 @@
 //!
 //! Pure. [`Group`] holds what was learned; its settings are swapped on reload ([`Group::adopt`]). The rooms under it
 //! judge one thing each and do not know each other, and a [`server`] holds what they know of it: [`breaker`] judges
-//! fast from live questions, [`health`] slowly, [`tier`] says which tier is in use, [`damp`] what flapping costs,
-//! [`latency`] and [`hedge`] when a second question goes out, [`budget`] what it may cost, [`bulkhead`] how much waits
-//! at once.
+//! fast from live questions, [`health`] slowly, [`family`] where a whole address family leads nowhere, [`loops`] who
+//! leads back here, [`zones`] whose fault it is where nobody answers; [`tier`] says which tier is in use, [`damp`] what
+//! flapping costs, [`latency`] and [`hedge`] when a second question goes out, [`budget`] what it may cost and
+//! [`clients`] for whom, [`bulkhead`] how much waits at once, [`probing`] who is asked without a client.
 
 pub mod breaker;
 pub mod budget;
 pub mod bulkhead;
+pub mod change;
+pub mod clients;
 pub mod damp;
+pub mod family;
 pub mod group;
 pub mod health;
 pub mod hedge;
 pub mod latency;
+pub mod loops;
 pub mod outlook;
+pub mod probing;
 pub mod server;
 pub mod tier;
+pub mod zones;
 
 pub use group::Group;
 pub use outlook::Outlook;
@@ -55,7 +62,7 @@ impl ZoneHash {
 pub struct ClientHash(pub u32);
 
 impl ClientHash {
-    /// Of a client's address.
+    /// Of a client's address, or of its prefix where that is what counts as one client.
     pub fn of(address: IpAddr) -> Self {
         Self(match address {
             IpAddr::V4(a) => fnv(&a.octets()),

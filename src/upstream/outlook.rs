@@ -1,12 +1,37 @@
 //! What the hit path must know of a group, without its lock.
 //!
-//! Pure. Written by whoever held the group's lock, right after; read by workers that have a stale answer at hand.
+//! Pure. [`Belief`] is the word for it. Written by whoever held the group's lock, right after; read by workers that
+//! have a stale answer at hand.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Group;
-use super::group::Belief;
+
+/// What is believed of a group as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Belief {
+    /// No server has answered anything since the start.
+    Untried,
+    /// It answers.
+    Healthy,
+    /// Nobody is fit, and somebody is only silent yet.
+    Silent,
+    /// Nobody is fit.
+    Down,
+}
+
+impl Belief {
+    /// The word in logs, metrics and explanations.
+    pub fn word(self) -> &'static str {
+        match self {
+            Belief::Untried => "untried",
+            Belief::Healthy => "healthy",
+            Belief::Silent => "silent",
+            Belief::Down => "down",
+        }
+    }
+}
 
 /// A group's belief, patience and healings as of its last event.
 #[derive(Debug, Default)]

@@ -8,8 +8,10 @@ use std::time::Duration;
 use super::ServerSettings;
 use super::breaker::Breaker;
 use super::budget::Budget;
+use super::family;
 use super::health::{Health, State};
 use super::latency::Latency;
+use super::loops::Loop;
 use crate::clock::Moment;
 use crate::limits::HEDGE_AFTER;
 
@@ -61,6 +63,13 @@ pub struct Server {
     pub(super) unfit_at: Option<Moment>,
     /// Its last well-formed reply.
     pub(super) answered_at: Option<Moment>,
+    /// Its last packet, whatever it said.
+    pub(super) heard_at: Option<Moment>,
+    /// Was there no route to it the last time?
+    pub(super) unreachable: bool,
+    /// Is its address family broken?
+    pub(super) left_out: bool,
+    pub(super) loops: Loop,
     pub(super) probe_at_once: bool,
     pub(super) probed_at: Option<Moment>,
     pub(super) probe_turn: usize,
@@ -86,6 +95,10 @@ impl Server {
             announced_down: false,
             unfit_at: None,
             answered_at: None,
+            heard_at: None,
+            unreachable: false,
+            left_out: false,
+            loops: Loop::default(),
             probe_at_once: false,
             probed_at: None,
             probe_turn: 0,
@@ -98,7 +111,55 @@ impl Server {
 
     /// Does it get first questions?
     pub fn is_fit(&self) -> bool {
+        self.judged_fit() && !self.left_out && !self.loops.is_found()
+    }
+
+    fn judged_fit(&self) -> bool {
         self.silent_since.is_none() && !self.health.is_down()
+    }
+
+    /// May a question go to it at all?
+    pub(super) fn takes_questions(&self, now: Moment) -> bool {
+        !self.loops.is_found() && self.has_room(now)
+    }
+
+    /// Is it silent? Once found so it is until its next packet.
+    pub(super) fn is_silent(&self, hedge_after: Duration, only_client: bool, now: Moment) -> bool {
+        let probe_overdue = self.silent_since.is_some()
+            || self.is_probed_since_quiet() && self.probed_at.is_some_and(|at| now.since(at) >= hedge_after);
+        self.breaker.is_silent(hedge_after, only_client, probe_overdue, now)
+    }
+
+    /// Did a probe go out since the last packet?
+    pub(super) fn is_probed_since_quiet(&self) -> bool {
+        self.breaker.quiet_since().is_some_and(|since| self.probed_at >= Some(since))
+    }
+
+    pub(super) fn seen(&self) -> family::Seen {
+        family::Seen {
+            address: self.settings.address,
+            unfit_since: if self.judged_fit() { None } else { self.unfit_at },
+            unreachable: self.unreachable,
+            heard_at: self.heard_at,
+        }
+    }
+
+    /// A packet came.
+    pub(super) fn on_heard(&mut self, now: Moment) {
+        self.breaker.on_packet(now);
+        self.heard_at = Some(now);
+        self.unreachable = false;
+    }
+
+    /// Nothing is held against it any more; what is out is still counted.
+    pub(super) fn forgive(&mut self) {
+        self.breaker.forgive();
+        self.health = Health::default();
+        self.latency = Latency::default();
+        self.silent_since = None;
+        self.unreachable = false;
+        self.loops.ask_again();
+        self.probe_at_once = true;
     }
 
     pub(super) fn has_room(&self, now: Moment) -> bool {
@@ -112,8 +173,10 @@ impl Server {
     /// Its state in one word, and the reason in a few.
     pub fn state(&self) -> (&'static str, &'static str) {
         match self.health.state() {
+            _ if self.loops.is_found() => ("loops", "leads back to evenkeel"),
             State::Down { by, .. } => ("down", by.word()),
             _ if self.silent_since.is_some() => ("silent", "questions overdue, nothing came"),
+            _ if self.left_out => ("left_out", "its address family leads nowhere"),
             State::Unknown => ("unknown", "nothing came from it yet"),
             State::Fit => ("fit", "answers"),
         }
@@ -122,6 +185,11 @@ impl Server {
     /// Its last well-formed reply.
     pub fn answered_at(&self) -> Option<Moment> {
         self.answered_at
+    }
+
+    /// Its last packet, whatever it said.
+    pub fn heard_at(&self) -> Option<Moment> {
+        self.heard_at
     }
 
     /// Its latency.
@@ -136,7 +204,7 @@ impl Server {
 
     /// A well-formed answer came, `took` after the question. One that comes too late to be of use does not acquit.
     pub(super) fn on_answer(&mut self, took: Duration, rise: u32, now: Moment) {
-        self.breaker.on_packet(now);
+        self.on_heard(now);
         self.latency.on_answer(took);
         self.answered_at = Some(now);
         if took <= HEDGE_AFTER.max { self.health.on_answer(rise) } else { self.health.on_late_answer() }

@@ -142,8 +142,11 @@ impl Tiers {
         self.in_use
     }
 
-    /// A jump of the clock, a suspend, a change of the network: no tier has been fit for any time.
-    pub fn restart_hold(&mut self, now: Moment) {
+    /// A jump of the clock, a suspend, a change of the network: no tier has been fit for any time, and flaps before it
+    /// count no more.
+    pub fn forgive(&mut self, now: Moment) {
+        self.damp = Damp::default();
+        self.retaken = false;
         self.fit_since = self.fit_since.map(|s| s.map(|_| now));
     }
 

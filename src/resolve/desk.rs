@@ -1,0 +1,240 @@
+//! All pursuits of one group: who may begin, who joins, who must yield, when it is over.
+//!
+//! Pure. One [`Desk`] holds a [`Group`] and every pursuit that asks it, behind one short lock. The driver and the
+//! simulation carry out the same steps; they differ only in where bytes and time come from:
+//!
+//! ```text
+//! open ──▶ Joined  tell its task        next ──▶ steps of one pursuit, until Wait or Done
+//!      ├─▶ Started begin a task         on_verdict ──▶ what came, then next
+//!      └─▶ Refused answer, stale or not
+//! ```
+//!
+//! - The same question asked twice is one pursuit with two waiters, while it can still be joined.
+//! - In the dark few names are asked ([`Group::allows_in_the_dark`]); the others are refused at once.
+//! - A bound that is full is first looked through for the oldest hopeless question: one that nobody has answered
+//!   although every attempt of it is overdue. It yields its place and is answered as by a refusal. A zone that is
+//!   known to fail has few places and no such claim.
+//! - A refusal is a limit of ours: it is neither remembered nor evidence.
+//!
+//! Invariant: a permit is held for exactly the pursuits that are open.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::attempt::AttemptId;
+use super::join::Joins;
+use super::pursuit::{Brief, Pursuit, Step, Waiter};
+use super::vet::Verdict;
+use crate::cache::entry::{Entry, GroupStamp};
+use crate::cache::key::{Key, OwnedQuestion};
+use crate::clock::Moment;
+use crate::limits::{HOPELESS_AFTER_MIN, WAITERS_PER_PURSUIT_MAX};
+use crate::upstream::bulkhead::{Bound, Permit};
+use crate::upstream::{ClientHash, Group};
+use crate::wire::edns::code;
+
+/// A pursuit's name at its desk; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PursuitId(pub u64);
+
+/// An open question as it comes to the desk.
+#[derive(Debug)]
+pub struct Request<W> {
+    /// Its key.
+    pub key: Key,
+    /// What is asked.
+    pub question: Arc<OwnedQuestion>,
+    /// Who asks.
+    pub client: ClientHash,
+    /// What can be served stale.
+    pub stale: Option<Arc<Entry>>,
+    /// Who waits; none where the client was answered stale already.
+    pub waiter: Option<Waiter<W>>,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub enum Opened<W> {
+    /// It waits with others: the pursuit's next wake-up may be an earlier one.
+    Joined(PursuitId),
+    /// A pursuit begins. Where another one had to yield its place, that one has steps to take too.
+    Started(PursuitId, Option<PursuitId>),
+    /// A limit of ours: the waiter gets the stale answer, or a failure with this INFO-CODE. What is not waited for is
+    /// dropped.
+    Refused(Option<Waiter<W>>, Option<Arc<Entry>>, u16),
+}
+
+#[derive(Debug)]
+struct Place<W> {
+    key: Key,
+    pursuit: Pursuit<W>,
+    /// Held while the pursuit is open.
+    permit: Option<Permit>,
+}
+
+/// A group and all that asks it.
+#[derive(Debug)]
+pub struct Desk<W> {
+    group: Group,
+    stamp: GroupStamp,
+    joins: Joins<PursuitId>,
+    /// In the order in which they began.
+    places: BTreeMap<PursuitId, Place<W>>,
+    next_id: u64,
+}
+
+impl<W> Desk<W> {
+    /// A desk before `group`, whose answers bear `stamp`.
+    pub fn new(group: Group, stamp: GroupStamp) -> Self {
+        Self { group, stamp, joins: Joins::default(), places: BTreeMap::new(), next_id: 0 }
+    }
+
+    /// The group.
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// The group, to be told what happened.
+    pub fn group_mut(&mut self) -> &mut Group {
+        &mut self.group
+    }
+
+    /// Pursuits that can be joined.
+    pub fn open_count(&self) -> usize {
+        self.joins.len()
+    }
+
+    /// Pursuits under way, those among them that only listen for late replies.
+    pub fn under_way(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Takes an open question.
+    pub fn open(&mut self, request: Request<W>, now: Moment) -> Opened<W> {
+        let question = request.question.view();
+        if let Some(id) = self.joins.find(request.key, &question)
+            && let Some(place) = self.places.get_mut(&id)
+            && place.pursuit.is_open()
+        {
+            if let Some(waiter) = request.waiter {
+                if place.pursuit.waiter_count() >= WAITERS_PER_PURSUIT_MAX {
+                    return Opened::Refused(Some(waiter), request.stale, code::OTHER);
+                }
+                place.pursuit.offer_stale(request.stale);
+                place.pursuit.join(waiter);
+            }
+            return Opened::Joined(id);
+        }
+        let Request { key, question, client, stale, waiter } = request;
+        // A question of ours has gone round: an upstream leads back here.
+        if self.group.on_came_in(question.view().name, now) {
+            return Opened::Refused(waiter, None, code::OTHER);
+        }
+        if self.group.servers().is_empty() || self.group.is_dark() && !self.group.allows_in_the_dark(now) {
+            return Opened::Refused(waiter, stale, code::NO_REACHABLE_AUTHORITY);
+        }
+        if waiter.is_none() && !self.group.allows_refresh(now) {
+            return Opened::Refused(None, stale, code::OTHER);
+        }
+        let name = question.view().name;
+        let (permit, yielded) = match self.group.enter(name, client, now) {
+            Ok(permit) => (permit, None),
+            Err(bound) => match self.make_room(bound, name, client, now) {
+                Some((permit, yielded)) => (permit, Some(yielded)),
+                None => {
+                    self.group.on_rejected(bound);
+                    return Opened::Refused(waiter, stale, code::OTHER);
+                }
+            },
+        };
+        let brief = Brief {
+            question: OwnedQuestion::clone(&question),
+            client,
+            group: self.stamp,
+            stale,
+            refresh: waiter.is_none(),
+        };
+        let mut pursuit = Pursuit::new(brief, &self.group, now);
+        if let Some(waiter) = waiter {
+            pursuit.join(waiter);
+        }
+        let id = PursuitId(self.next_id);
+        self.next_id += 1;
+        self.joins.open(key, &question.view(), id);
+        self.places.insert(id, Place { key, pursuit, permit: Some(permit) });
+        Opened::Started(id, yielded)
+    }
+
+    /// The oldest hopeless question under a full bound yields to a new one.
+    fn make_room(
+        &mut self,
+        full: Bound,
+        name: &[u8],
+        client: ClientHash,
+        now: Moment,
+    ) -> Option<(Permit, PursuitId)> {
+        let zone = self.group.zone_of(name, now);
+        if zone.is_failing {
+            return None;
+        }
+        let in_bound = |permit: &Permit| match full {
+            Bound::Group => true,
+            Bound::Zone => permit.zone() == zone.hash,
+            Bound::ZoneOfClient | Bound::Client => false,
+        };
+        let (id, place) = self
+            .places
+            .iter_mut()
+            .filter(|(_, p)| p.permit.as_ref().is_some_and(in_bound))
+            .find(|(_, p)| p.pursuit.is_hopeless(HOPELESS_AFTER_MIN, now))?;
+        let id = *id;
+        place.pursuit.give_way();
+        if let Some(permit) = place.permit.take() {
+            self.group.leave(permit);
+        }
+        self.joins.close(place.key, |open| *open == id);
+        Some((self.group.enter(name, client, now).ok()?, id))
+    }
+
+    /// A reply to an attempt of a pursuit came and was vetted, or it ended without one.
+    pub fn on_verdict(&mut self, id: PursuitId, attempt: AttemptId, verdict: Verdict, now: Moment) {
+        if let Some(place) = self.places.get_mut(&id) {
+            place.pursuit.on_verdict(attempt, verdict, &mut self.group, now);
+        }
+    }
+
+    /// Everything that is to be done now for a pursuit; the last step is [`Step::Wait`] or [`Step::Done`]. After
+    /// [`Step::Done`] the pursuit is gone: what is still out for it is given up. `draw` gives random numbers in 0..1.
+    pub fn next(&mut self, id: PursuitId, draw: &mut dyn FnMut() -> f64, now: Moment) -> Vec<Step<W>> {
+        let mut steps = Vec::new();
+        let Some(place) = self.places.get_mut(&id) else { return vec![Step::Done] };
+        loop {
+            let step = place.pursuit.next(&mut self.group, draw, now);
+            let last = matches!(step, Step::Wait(_) | Step::Done);
+            let done = matches!(step, Step::Done);
+            steps.push(step);
+            if !last {
+                continue;
+            }
+            if !place.pursuit.is_open() {
+                self.joins.close(place.key, |open| *open == id);
+                if let Some(permit) = place.permit.take() {
+                    self.group.leave(permit);
+                }
+            }
+            if done {
+                self.remove(id, now);
+            }
+            return steps;
+        }
+    }
+
+    fn remove(&mut self, id: PursuitId, now: Moment) {
+        let Some(mut place) = self.places.remove(&id) else { return };
+        place.pursuit.give_up(&mut self.group, now);
+        if let Some(permit) = place.permit.take() {
+            self.group.leave(permit);
+        }
+        self.joins.close(place.key, |open| *open == id);
+    }
+}

@@ -1,0 +1,83 @@
+//! One address family that does not work at all.
+//!
+//! Pure. Where IPv6 leads nowhere, each of its servers would have to be found silent by itself, tier after tier. So a
+//! family is **broken** while two of its servers are unfit, or one to which there is no route, and since the first
+//! of them was nothing has come from any server of the family, and a server of the other family is fit. Servers of a
+//! broken family that nobody has tried yet get no first questions. Any packet from any of them ends it.
+
+use std::net::SocketAddr;
+
+use crate::clock::Moment;
+
+/// A server as far as this judge looks at it.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Is it unfit, and since when?
+    pub unfit_since: Option<Moment>,
+    /// Was there no route to it the last time?
+    pub unreachable: bool,
+    /// The last packet from it.
+    pub heard_at: Option<Moment>,
+}
+
+/// Is the family that `v6` names broken?
+pub fn is_broken(servers: &[Seen], v6: bool) -> bool {
+    let of = |family: bool| servers.iter().filter(move |s| s.address.is_ipv6() == family);
+    let unfit = || of(v6).filter_map(|s| Some((s, s.unfit_since?)));
+    let Some(first) = unfit().map(|(_, since)| since).min() else { return false };
+    let convicted = unfit().count() >= 2 || unfit().any(|(s, _)| s.unreachable);
+    let nothing_came = of(v6).all(|s| s.heard_at.is_none_or(|at| at < first));
+    convicted && nothing_came && of(!v6).any(|s| s.unfit_since.is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // complaint 27: clients stick to broken IPv6 servers.
+    #[test]
+    fn a_family_is_broken_by_two_unfit_servers_or_one_without_a_route() {
+        let at = Moment::from_secs;
+        let server = |v6: bool, unfit: Option<u64>, unreachable: bool, heard: Option<u64>| Seen {
+            address: if v6 { "[2001:db8::1]:53" } else { "192.0.2.1:53" }.parse().unwrap(),
+            unfit_since: unfit.map(at),
+            unreachable,
+            heard_at: heard.map(at),
+        };
+        let four = server(false, None, false, Some(9));
+        for (what, servers, want) in [
+            (
+                "two unfit",
+                vec![server(true, Some(5), false, Some(4)), server(true, Some(6), false, None), four],
+                true,
+            ),
+            ("one unfit", vec![server(true, Some(5), false, Some(4)), server(true, None, false, None), four], false),
+            ("no route", vec![server(true, Some(5), true, None), server(true, None, false, None), four], true),
+            (
+                "a third one spoke since",
+                vec![
+                    server(true, Some(5), true, None),
+                    server(true, Some(6), false, None),
+                    server(true, None, false, Some(6)),
+                    four,
+                ],
+                false,
+            ),
+            (
+                "the other family is no better",
+                vec![server(true, Some(5), true, None), server(false, Some(5), false, None)],
+                false,
+            ),
+            (
+                "there is no other family",
+                vec![server(true, Some(5), false, None), server(true, Some(5), false, None)],
+                false,
+            ),
+        ] {
+            assert_eq!(is_broken(&servers, true), want, "{what}");
+            assert!(!is_broken(&servers, false), "{what}");
+        }
+    }
+}
