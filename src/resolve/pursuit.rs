@@ -265,7 +265,7 @@ impl<W> Pursuit<W> {
                 }
                 self.attempts[id.0].stage = Stage::Answered { late: took > HEDGE_AFTER.max };
                 let question = self.brief.question.view();
-                group.on_answered(question.name, question.qtype);
+                group.on_answered(question.name, Some(question.qtype));
                 if is_copy {
                     group.on_copy(server, Some(took), now);
                 } else {
@@ -275,8 +275,7 @@ impl<W> Pursuit<W> {
             }
             Verdict::Broken(kept_edes) => {
                 self.attempts[id.0].stage = Stage::Answered { late: took > HEDGE_AFTER.max };
-                let question = self.brief.question.view();
-                group.on_answered(question.name, question.qtype);
+                group.on_answered(self.brief.question.view().name, None);
                 if is_copy {
                     group.on_copy(server, Some(took), now);
                     return;

@@ -396,10 +396,11 @@ impl Group {
         self.zones.on_failed(name, now);
     }
 
-    /// A folded name was answered, whatever the answer says.
-    pub fn on_answered(&mut self, name: &[u8], qtype: u16) {
+    /// A folded name was answered, whatever the answer says. `sample`: the type, where it would do as a probe.
+    pub fn on_answered(&mut self, name: &[u8], sample: Option<u16>) {
         self.zones.on_answered(name);
-        if self.samples.back().is_none_or(|(last, _)| last.as_wire() != name)
+        if let Some(qtype) = sample
+            && self.samples.back().is_none_or(|(last, _)| last.as_wire() != name)
             && let Some(name) = Name::from_wire(name)
         {
             if self.samples.len() == SAMPLES_MAX {

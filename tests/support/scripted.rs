@@ -53,6 +53,8 @@ pub enum Behaviour {
     },
 }
 
+const LOOP: &[u8] = b"\x0devenkeel-loop";
+
 /// A question as it came.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -142,9 +144,10 @@ impl Upstream {
         self.script.lock().unwrap().seen.iter().filter(same).count()
     }
 
-    /// Questions for names below the root: all but the probes `. NS`.
+    /// Questions that clients asked: all but the probes `. NS` and the names by which loops are found.
     pub fn live_count(&self) -> usize {
-        self.script.lock().unwrap().seen.iter().filter(|s| s.question.name != [0]).count()
+        let of_ours = |name: &[u8]| name == [0] || name.windows(LOOP.len()).any(|w| w == LOOP);
+        self.script.lock().unwrap().seen.iter().filter(|s| !of_ours(&s.question.name)).count()
     }
 
     /// TCP connections so far.
