@@ -16,4 +16,6 @@ pub use desk::Desk;
 pub use pursuit::Pursuit;
 
 #[cfg(test)]
+mod desk_scenarios;
+#[cfg(test)]
 mod scenarios;

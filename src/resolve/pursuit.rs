@@ -190,18 +190,17 @@ impl<W> Pursuit<W> {
         self.settled.is_none() && !self.failed
     }
 
-    /// Has nobody answered for `after_min`, and is every attempt overdue or failed?
+    /// Has nobody answered for `after_min`, although a server was given its time?
     pub fn is_hopeless(&self, after_min: Duration, now: Moment) -> bool {
-        let mut live = self.attempts.iter().filter(|a| !a.is_copy()).peekable();
         self.is_open()
             && self.held.is_none()
             && now.since(self.started) >= after_min
-            && live.peek().is_some()
-            && live.all(|a| !a.is_out() || a.overdue)
+            && self.attempts.iter().any(|a| !a.is_copy() && (a.overdue || !a.is_out()))
     }
 
-    /// Ends it in favour of another one, at its next step.
-    pub fn give_way(&mut self) {
+    /// Ends it in favour of another one, at its next step. That nobody has answered so far is told of its zone.
+    pub fn give_way(&mut self, group: &mut Group, now: Moment) {
+        self.tell_unanswered(group, now);
         self.gives_way = true;
     }
 

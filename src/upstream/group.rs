@@ -115,7 +115,7 @@ impl Group {
             server.unfit_at = known.unfit_at;
             server.answered_at = known.answered_at;
             server.heard_at = known.heard_at;
-            server.unreachable = known.unreachable;
+            server.unreachable_at = known.unreachable_at;
             server.left_out = known.left_out;
             server.loops = known.loops.clone();
             server.no_edns_until = known.no_edns_until;
@@ -435,7 +435,7 @@ impl Group {
     /// A live question found the port closed, or no route to the host.
     pub fn on_port_closed(&mut self, server: ServerId, unreachable: bool, now: Moment) {
         let s = self.at(server);
-        s.unreachable = unreachable;
+        s.unreachable_at = unreachable.then(|| s.unreachable_at.unwrap_or(now));
         s.breaker.on_end();
         s.breaker.on_port_closed();
         s.health.on_failure();
