@@ -142,6 +142,11 @@ impl Tiers {
         self.in_use
     }
 
+    /// A tier broke within its hold, without being unfit: it has been fit for no time.
+    pub fn restart_hold(&mut self, tier: usize, now: Moment) {
+        self.fit_since[tier] = self.fit_since[tier].map(|_| now);
+    }
+
     /// A jump of the clock, a suspend, a change of the network: no tier has been fit for any time, and flaps before it
     /// count no more.
     pub fn forgive(&mut self, now: Moment) {
