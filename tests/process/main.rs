@@ -10,6 +10,7 @@ mod support;
 
 mod bytes;
 mod forward;
+mod neighbours;
 mod outage;
 mod process;
 mod stale;
