@@ -30,7 +30,7 @@ use crate::cache::freshness::Patience;
 use crate::clock::Moment;
 use crate::limits::{
     ATTEMPTS_PER_SERVER, BUDGET_BURST, COPY_EVERY, DOWN_AFTER_SILENT, HEDGE_AFTER, NO_EDNS_SPAN, PATIENCE_AUTO,
-    SPEAKING_SPAN,
+    SPEAKING_SPAN, WEIGHED_GAP_MAX,
 };
 use crate::wire::Name;
 
@@ -56,6 +56,7 @@ pub struct Group {
     /// Time that names not in cache took.
     misses: Latency,
     pub(super) started: Moment,
+    weighed_at: Moment,
     pub(super) answered: bool,
     pub(super) dark: bool,
     healings: u32,
@@ -88,6 +89,7 @@ impl Group {
             bulkhead: Bulkhead::default(),
             misses: Latency::default(),
             started: now,
+            weighed_at: now,
             answered: false,
             dark: false,
             healings: 0,
@@ -586,6 +588,11 @@ impl Group {
 
     /// Draws the conclusions that time alone brings too: called at every event, and a few times a second.
     pub fn weigh(&mut self, now: Moment) {
+        // The prober weighs a few times a second: who did not was asleep, and what is not seen is no fitness.
+        if now.since(self.weighed_at) > WEIGHED_GAP_MAX {
+            self.tiers.restart_holds(now);
+        }
+        self.weighed_at = now;
         let only_client = self.clients.is_only(now);
         for i in 0..self.servers.len() {
             let hedge_after = hedge::after(&self.settings.hedge, &self.servers[i].latency);
