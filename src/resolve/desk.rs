@@ -12,8 +12,8 @@
 //! - The same question asked twice is one pursuit with two waiters, while it can still be joined.
 //! - In the dark few names are asked ([`Group::allows_in_the_dark`]); the others are refused at once.
 //! - A bound that is full is first looked through for the oldest hopeless question: one that nobody has answered
-//!   although every attempt of it is overdue. It yields its place and is answered as by a refusal. A zone that is
-//!   known to fail has few places and no such claim.
+//!   although a server was given its time. It yields its place and is answered as by a refusal. A zone that is known
+//!   to fail has few places and no such claim.
 //! - A refusal is a limit of ours: it is neither remembered nor evidence.
 //!
 //! Invariant: a permit is held for exactly the pursuits that are open.
@@ -188,7 +188,7 @@ impl<W> Desk<W> {
             .filter(|(_, p)| p.permit.as_ref().is_some_and(in_bound))
             .find(|(_, p)| p.pursuit.is_hopeless(HOPELESS_AFTER_MIN, now))?;
         let id = *id;
-        place.pursuit.give_way();
+        place.pursuit.give_way(&mut self.group, now);
         if let Some(permit) = place.permit.take() {
             self.group.leave(permit);
         }

@@ -190,18 +190,17 @@ impl<W> Pursuit<W> {
         self.settled.is_none() && !self.failed
     }
 
-    /// Has nobody answered for `after_min`, and is every attempt overdue or failed?
+    /// Has nobody answered for `after_min`, although a server was given its time?
     pub fn is_hopeless(&self, after_min: Duration, now: Moment) -> bool {
-        let mut live = self.attempts.iter().filter(|a| !a.is_copy()).peekable();
         self.is_open()
             && self.held.is_none()
             && now.since(self.started) >= after_min
-            && live.peek().is_some()
-            && live.all(|a| !a.is_out() || a.overdue)
+            && self.attempts.iter().any(|a| !a.is_copy() && (a.overdue || !a.is_out()))
     }
 
-    /// Ends it in favour of another one, at its next step.
-    pub fn give_way(&mut self) {
+    /// Ends it in favour of another one, at its next step. That nobody has answered so far is told of its zone.
+    pub fn give_way(&mut self, group: &mut Group, now: Moment) {
+        self.tell_unanswered(group, now);
         self.gives_way = true;
     }
 
@@ -265,7 +264,7 @@ impl<W> Pursuit<W> {
                 }
                 self.attempts[id.0].stage = Stage::Answered { late: took > HEDGE_AFTER.max };
                 let question = self.brief.question.view();
-                group.on_answered(question.name, question.qtype);
+                group.on_answered(question.name, Some(question.qtype));
                 if is_copy {
                     group.on_copy(server, Some(took), now);
                 } else {
@@ -275,8 +274,7 @@ impl<W> Pursuit<W> {
             }
             Verdict::Broken(kept_edes) => {
                 self.attempts[id.0].stage = Stage::Answered { late: took > HEDGE_AFTER.max };
-                let question = self.brief.question.view();
-                group.on_answered(question.name, question.qtype);
+                group.on_answered(self.brief.question.view().name, None);
                 if is_copy {
                     group.on_copy(server, Some(took), now);
                     return;

@@ -62,7 +62,7 @@ async fn probe(cell: Arc<Cell>, probing: Probing) {
 /// Its answer says nothing; what counts is whether the question comes in at our own door.
 async fn ask_for_loop(cell: Arc<Cell>, server: ServerId, name: Name) {
     let (timeout, with_edns, protocol) = sent(&cell, server, clock::now());
-    let _ = ask(&cell, server, (&name, rtype::A), (protocol, with_edns), timeout).await;
+    let _ = ask(&cell, server, (&name, rtype::NS), (protocol, with_edns), timeout).await;
 }
 
 fn sent(cell: &Cell, server: ServerId, now: Moment) -> (Duration, bool, Protocol) {

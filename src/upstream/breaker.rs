@@ -28,7 +28,7 @@ pub const WINDOW_SHARE: usize = 16;
 /// How far back they count.
 pub const WINDOW_SPAN: Duration = Duration::from_secs(10);
 /// Faults below which nobody is convicted.
-pub const FAULTS_MIN: usize = 8;
+pub const FAULTS_MIN: usize = 6;
 /// Faults that must be left without the worst zone's, and without the worst client's.
 pub const FAULTS_LEFT_MIN: usize = 4;
 
@@ -287,8 +287,8 @@ mod tests {
     #[test]
     fn one_client_or_one_zone_convicts_nobody_however_loud_it_is() {
         for (what, faults, good, zones, clients, only_client, want) in [
-            ("seven faults", 7, 0, 7, 7, false, false),
-            ("eight faults", 8, 0, 7, 7, false, true),
+            ("five faults", 5, 0, 7, 7, false, false),
+            ("six faults", 6, 0, 7, 7, false, true),
             ("one zone", 20, 0, 1, 7, false, false),
             ("one client of several", 20, 0, 7, 1, false, false),
             ("the only client", 20, 0, 7, 1, true, true),

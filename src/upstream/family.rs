@@ -1,9 +1,9 @@
 //! One address family that does not work at all.
 //!
 //! Pure. Where IPv6 leads nowhere, each of its servers would have to be found silent by itself, tier after tier. So a
-//! family is **broken** while two of its servers are unfit, or one to which there is no route, and since the first
-//! of them was nothing has come from any server of the family, and a server of the other family is fit. Servers of a
-//! broken family that nobody has tried yet get no first questions. Any packet from any of them ends it.
+//! family is **broken** while two of its servers are unfit, or there is no route to one, and since the first of them
+//! was found so nothing has come from any server of the family, and a server of the other family is fit. No server of
+//! a broken family gets first questions. Any packet from any of them ends it.
 
 use std::net::SocketAddr;
 
@@ -14,7 +14,7 @@ use crate::clock::Moment;
 pub struct Seen {
     /// Where it listens.
     pub address: SocketAddr,
-    /// Is it unfit, and since when?
+    /// Is it unfit or without a route, and since when?
     pub unfit_since: Option<Moment>,
     /// Was there no route to it the last time?
     pub unreachable: bool,

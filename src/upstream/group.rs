@@ -115,7 +115,7 @@ impl Group {
             server.unfit_at = known.unfit_at;
             server.answered_at = known.answered_at;
             server.heard_at = known.heard_at;
-            server.unreachable = known.unreachable;
+            server.unreachable_at = known.unreachable_at;
             server.left_out = known.left_out;
             server.loops = known.loops.clone();
             server.no_edns_until = known.no_edns_until;
@@ -401,10 +401,11 @@ impl Group {
         self.zones.on_failed(name, now);
     }
 
-    /// A folded name was answered, whatever the answer says.
-    pub fn on_answered(&mut self, name: &[u8], qtype: u16) {
+    /// A folded name was answered, whatever the answer says. `sample`: the type, where it would do as a probe.
+    pub fn on_answered(&mut self, name: &[u8], sample: Option<u16>) {
         self.zones.on_answered(name);
-        if self.samples.back().is_none_or(|(last, _)| last.as_wire() != name)
+        if let Some(qtype) = sample
+            && self.samples.back().is_none_or(|(last, _)| last.as_wire() != name)
             && let Some(name) = Name::from_wire(name)
         {
             if self.samples.len() == SAMPLES_MAX {
@@ -439,7 +440,7 @@ impl Group {
     /// A live question found the port closed, or no route to the host.
     pub fn on_port_closed(&mut self, server: ServerId, unreachable: bool, now: Moment) {
         let s = self.at(server);
-        s.unreachable = unreachable;
+        s.unreachable_at = unreachable.then(|| s.unreachable_at.unwrap_or(now));
         s.breaker.on_end();
         s.breaker.on_port_closed();
         s.health.on_failure();

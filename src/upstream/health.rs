@@ -87,9 +87,14 @@ impl Health {
         matches!(self.state, State::Down { by, .. } if by.is_live())
     }
 
-    /// Did the last probe fail?
+    /// Did the last probe fail, or did nothing come from it yet?
     pub fn in_doubt(&self) -> bool {
         self.failed_probes > 0 || self.state == State::Unknown
+    }
+
+    /// Did the last probe fail?
+    pub fn has_failed_probes(&self) -> bool {
+        self.failed_probes > 0
     }
 
     /// A probe ended.

@@ -5,8 +5,8 @@
 //! its last answer, so that one that answers live questions is not probed. One that is suspected of silence is probed
 //! at once, but no more often than every 200 ms.
 //!
-//! More than one question is asked in doubt: the configured ones in turn, and among them one that was answered live of
-//! late, since a resolver may answer the root from memory and nothing else. A server that waits for copies gets one of
+//! More than one question is asked where a probe has failed: the configured ones in turn, and among them one that was
+//! answered live of late, since a resolver may answer the root from memory and nothing else, or everything but that. A server that waits for copies gets one of
 //! those where clients have sent none for two seconds, so that it comes back on a quiet node too.
 
 use std::time::Duration;
@@ -75,7 +75,7 @@ impl Group {
     /// The next probe question of a server: the configured ones in turn, then one that was answered live.
     fn probe_question(&self, i: usize) -> Option<(Name, u16)> {
         let (s, probes) = (&self.servers[i], &self.settings.health.probes);
-        let samples = usize::from(!self.samples.is_empty() && s.health.in_doubt());
+        let samples = usize::from(!self.samples.is_empty() && s.health.has_failed_probes());
         let turn = s.probe_turn % (probes.len() + samples).max(1);
         probes.get(turn).or_else(|| self.samples.get(s.probe_turn % self.samples.len().max(1))).cloned()
     }

@@ -65,8 +65,8 @@ pub struct Server {
     pub(super) answered_at: Option<Moment>,
     /// Its last packet, whatever it said.
     pub(super) heard_at: Option<Moment>,
-    /// Was there no route to it the last time?
-    pub(super) unreachable: bool,
+    /// Since when there is no route to it.
+    pub(super) unreachable_at: Option<Moment>,
     /// Is its address family broken?
     pub(super) left_out: bool,
     pub(super) loops: Loop,
@@ -96,7 +96,7 @@ impl Server {
             unfit_at: None,
             answered_at: None,
             heard_at: None,
-            unreachable: false,
+            unreachable_at: None,
             left_out: false,
             loops: Loop::default(),
             probe_at_once: false,
@@ -138,8 +138,8 @@ impl Server {
     pub(super) fn seen(&self) -> family::Seen {
         family::Seen {
             address: self.settings.address,
-            unfit_since: if self.judged_fit() { None } else { self.unfit_at },
-            unreachable: self.unreachable,
+            unfit_since: if self.judged_fit() { self.unreachable_at } else { self.unfit_at },
+            unreachable: self.unreachable_at.is_some(),
             heard_at: self.heard_at,
         }
     }
@@ -148,7 +148,7 @@ impl Server {
     pub(super) fn on_heard(&mut self, now: Moment) {
         self.breaker.on_packet(now);
         self.heard_at = Some(now);
-        self.unreachable = false;
+        self.unreachable_at = None;
     }
 
     /// Nothing is held against it any more; what is out is still counted.
@@ -157,7 +157,7 @@ impl Server {
         self.health = Health::default();
         self.latency = Latency::default();
         self.silent_since = None;
-        self.unreachable = false;
+        self.unreachable_at = None;
         self.loops.ask_again();
         self.probe_at_once = true;
     }

@@ -5,6 +5,7 @@
 //! 127.0.0.0/8, so that tests run side by side; they end when dropped.
 
 pub mod authority;
+pub mod behaviour;
 pub mod client;
 pub mod daemon;
 pub mod dig;

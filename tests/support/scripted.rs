@@ -1,57 +1,27 @@
 //! A server that behaves as the test says, over UDP and TCP on one port of loopback.
 //!
 //! Its loops are its own, since it must send what no sound server would. What it does with a question is
-//! [`Behaviour`], which can be changed while it runs; what it knows is its [`Zone`]. It keeps every question.
+//! [`Behaviour`], which can be changed while it runs, also for a part of the tree alone; what it knows is its [`Zone`].
+//! It keeps every question.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinHandle;
 
-use super::message::{Question, flag, question_of, rcode, rtype, wire};
-use super::runtime;
-use super::zone::{Found, Zone, reply};
+pub use super::behaviour::Behaviour;
 
-/// What a server does with a question.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Behaviour {
-    /// Answers from its zone.
-    Answer,
-    /// Takes questions and says nothing.
-    Silent,
-    /// Answers from its zone, so much later.
-    Slow(Duration),
-    /// Answers with this RCODE and, where asked with EDNS, this extended error.
-    Fail(u16, Option<u16>),
-    /// Says of every name that it does not exist, but for the root's, whose probes it passes.
-    NxdomainToEverything,
-    /// Answers from its zone with TC and without records over UDP, whole over TCP.
-    Truncating,
-    /// Sends bytes that are no message.
-    Garbage,
-    /// So many replies with another id, then the right one. As with the two below, not over TCP, where nobody who is not
-    /// on the path can forge.
-    WrongIdFirst(usize),
-    /// So many replies to another name, then the right one.
-    WrongQuestionFirst(usize),
-    /// So many packets of noise, then the right reply.
-    NoiseFirst(usize),
-    /// The right header and question; the records are cut in the middle.
-    CutBody,
-    /// A header alone, with this RCODE.
-    HeaderOnly(u16),
-    /// FORMERR to what has an OPT record, answers from its zone without.
-    FormErrToEdns,
-    /// Answers from its zone so many times of a hundred, spread evenly, and is silent else.
-    Lossy {
-        /// Of a hundred questions.
-        lost: u32,
-    },
-}
+use super::behaviour::Asked;
+use super::message::{Question, question_of, wire};
+use super::runtime;
+use super::zone::Zone;
+
+const LOOP: &[u8] = b"\x0devenkeel-loop";
 
 /// A question as it came.
 #[derive(Clone, Debug)]
@@ -59,6 +29,7 @@ pub struct Seen {
     pub question: Question,
     pub over_tcp: bool,
     pub from: SocketAddr,
+    pub at: Instant,
 }
 
 /// The server. It ends when dropped.
@@ -71,6 +42,10 @@ pub struct Upstream {
 #[derive(Debug)]
 struct Script {
     behaviour: Behaviour,
+    /// Since when.
+    since: Instant,
+    /// What is done with names below these, by the suffix in wire format.
+    below: HashMap<Vec<u8>, Behaviour>,
     zone: Zone,
     seen: Vec<Seen>,
     connections: usize,
@@ -79,7 +54,14 @@ struct Script {
 impl Upstream {
     /// Answers from `zone`, on a free port.
     pub fn new(zone: Zone) -> Self {
-        let script = Script { behaviour: Behaviour::Answer, zone, seen: Vec::new(), connections: 0 };
+        let script = Script {
+            behaviour: Behaviour::Answer,
+            since: Instant::now(),
+            below: HashMap::new(),
+            zone,
+            seen: Vec::new(),
+            connections: 0,
+        };
         let mut upstream =
             Self { address: super::free_address(), script: Arc::new(Mutex::new(script)), loops: Vec::new() };
         upstream.open();
@@ -99,7 +81,14 @@ impl Upstream {
 
     /// From here on.
     pub fn behave(&self, behaviour: Behaviour) {
-        self.script.lock().unwrap().behaviour = behaviour;
+        let mut script = self.script.lock().unwrap();
+        script.behaviour = behaviour;
+        script.since = Instant::now();
+    }
+
+    /// From here on for names below `zone`, whatever it does with others. The longest zone counts.
+    pub fn behave_below(&self, zone: &str, behaviour: Behaviour) {
+        self.script.lock().unwrap().below.insert(wire(zone), behaviour);
     }
 
     /// From here on.
@@ -142,9 +131,10 @@ impl Upstream {
         self.script.lock().unwrap().seen.iter().filter(same).count()
     }
 
-    /// Questions for names below the root: all but the probes `. NS`.
+    /// Questions that clients asked: all but the probes `. NS` and the names by which loops are found.
     pub fn live_count(&self) -> usize {
-        self.script.lock().unwrap().seen.iter().filter(|s| s.question.name != [0]).count()
+        let of_ours = |name: &[u8]| name == [0] || name.windows(LOOP.len()).any(|w| w == LOOP);
+        self.script.lock().unwrap().seen.iter().filter(|s| !of_ours(&s.question.name)).count()
     }
 
     /// TCP connections so far.
@@ -163,84 +153,23 @@ impl Script {
     /// Notes the question and says what is sent, and after what delay.
     fn on_question(&mut self, packet: &[u8], over_tcp: bool, from: SocketAddr) -> (Duration, Vec<Vec<u8>>) {
         let Some(question) = question_of(packet) else { return (Duration::ZERO, Vec::new()) };
-        let nth = self.seen.len();
-        self.seen.push(Seen { question: question.clone(), over_tcp, from });
-        let delay = if let Behaviour::Slow(delay) = self.behaviour { delay } else { Duration::ZERO };
-        (delay, self.replies(&question, over_tcp, nth))
+        let at = Instant::now();
+        let asked = Asked { over_tcp, nth: self.seen.len(), since: at - self.since };
+        self.seen.push(Seen { question: question.clone(), over_tcp, from, at });
+        self.behaviour_for(&question.name).replies(&self.zone, &question, asked)
     }
 
-    fn replies(&self, question: &Question, over_tcp: bool, nth: usize) -> Vec<Vec<u8>> {
-        let right = || self.fitting(question, over_tcp);
-        let preceded = |count: usize, packet: Vec<u8>| {
-            let mut all = vec![packet; count];
-            all.push(right());
-            all
-        };
-        match self.behaviour {
-            Behaviour::Answer | Behaviour::Slow(_) => vec![right()],
-            Behaviour::Silent => vec![],
-            Behaviour::Fail(rcode, ede) => vec![reply(question, &Found { rcode, ..Found::default() }, ede)],
-            Behaviour::NxdomainToEverything if question.name == [0] => vec![right()],
-            Behaviour::NxdomainToEverything => {
-                let authorities = vec![self.zone.soa()];
-                vec![reply(question, &Found { rcode: rcode::NXDOMAIN, answers: vec![], authorities }, None)]
+    fn behaviour_for(&self, name: &[u8]) -> &Behaviour {
+        let name = name.to_ascii_lowercase();
+        let mut at = 0;
+        while !self.below.is_empty() && name[at] != 0 {
+            at += 1 + usize::from(name[at]);
+            if let Some(behaviour) = self.below.get(&name[at..]) {
+                return behaviour;
             }
-            Behaviour::Truncating if over_tcp => vec![right()],
-            Behaviour::Truncating => vec![truncated(question)],
-            Behaviour::Garbage => vec![(0..40).map(|_| rand::random()).collect()],
-            Behaviour::WrongIdFirst(_) | Behaviour::WrongQuestionFirst(_) | Behaviour::NoiseFirst(_) if over_tcp => {
-                vec![right()]
-            }
-            Behaviour::WrongIdFirst(count) => {
-                let mut forged = self.forged(question);
-                forged[0] ^= 0x55;
-                preceded(count, forged)
-            }
-            Behaviour::WrongQuestionFirst(count) => {
-                let mut other = question.clone();
-                other.name = [&b"\x01x"[..], &question.name].concat();
-                preceded(count, self.forged(&other))
-            }
-            Behaviour::NoiseFirst(count) => preceded(count, vec![0xff; 30]),
-            Behaviour::CutBody => {
-                let mut cut = right();
-                cut.truncate(12 + question.name.len() + 4 + 7);
-                vec![cut]
-            }
-            Behaviour::HeaderOnly(rcode) => vec![header_only(question, rcode)],
-            Behaviour::FormErrToEdns if question.edns.is_some() => vec![header_only(question, rcode::FORMERR)],
-            Behaviour::FormErrToEdns => vec![right()],
-            // 37 and 100 have no common divisor, so a hundred questions in a row meet each remainder once.
-            Behaviour::Lossy { lost } if (nth as u32 * 37) % 100 < lost => vec![],
-            Behaviour::Lossy { .. } => vec![right()],
         }
+        &self.behaviour
     }
-
-    /// The zone's answer; where it is larger than what the question can take over UDP, TC.
-    fn fitting(&self, question: &Question, over_tcp: bool) -> Vec<u8> {
-        let whole = reply(question, &self.zone.find(question), None);
-        let limit = question.edns.as_ref().map_or(512, |e| usize::from(e.payload).max(512));
-        if over_tcp || whole.len() <= limit { whole } else { truncated(question) }
-    }
-
-    /// What an attacker would like to be believed.
-    fn forged(&self, question: &Question) -> Vec<u8> {
-        let evil = super::zone::Datum { rtype: rtype::A, ttl: 3600, data: vec![203, 0, 113, 66] };
-        let answers = vec![(question.name.clone(), evil)];
-        reply(question, &Found { rcode: 0, answers, authorities: vec![] }, None)
-    }
-}
-
-fn truncated(question: &Question) -> Vec<u8> {
-    let mut packet = reply(question, &Found::default(), None);
-    packet[2] |= (flag::TC >> 8) as u8;
-    packet
-}
-
-fn header_only(question: &Question, rcode: u16) -> Vec<u8> {
-    let mut packet = [question.id.to_be_bytes(), (flag::QR | flag::RD | rcode).to_be_bytes()].concat();
-    packet.resize(12, 0);
-    packet
 }
 
 async fn serve_udp(socket: UdpSocket, script: Arc<Mutex<Script>>) {
@@ -304,7 +233,7 @@ async fn read_message(stream: &mut OwnedReadHalf) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::super::client::{ask, ask_tcp, exchange_udp};
-    use super::super::message::Message;
+    use super::super::message::{Message, flag, rcode, rtype};
     use super::*;
 
     #[test]
@@ -342,13 +271,19 @@ mod tests {
     }
 
     #[test]
-    fn a_lossy_server_loses_as_many_as_it_says() {
-        let upstream = Upstream::behaving(Zone::new("."), Behaviour::Lossy { lost: 20 });
-        let mut script = upstream.script.lock().unwrap();
-        let packet = Question::new("x.test.", rtype::A).to_bytes();
-        let answered =
-            (0..100).filter(|_| !script.on_question(&packet, false, upstream.address).1.is_empty()).count();
-        assert_eq!(answered, 80);
+    fn what_is_done_below_a_zone_is_done_there_alone_and_the_longest_zone_counts() {
+        let upstream = Upstream::new(Zone::new(".").any_below("test.", 60, "192.0.2.1"));
+        upstream.behave_below("bad.test.", Behaviour::Fail(rcode::REFUSED, None));
+        upstream.behave_below("worse.bad.test.", Behaviour::Fail(rcode::SERVFAIL, None));
+        for (name, want) in [
+            ("www.test.", rcode::NOERROR),
+            ("bad.test.", rcode::NOERROR),
+            ("www.BAD.test.", rcode::REFUSED),
+            ("a.b.bad.test.", rcode::REFUSED),
+            ("www.worse.bad.test.", rcode::SERVFAIL),
+        ] {
+            assert_eq!(ask(upstream.address(), &Question::new(name, rtype::A)).rcode, want, "{name}");
+        }
     }
 
     #[test]

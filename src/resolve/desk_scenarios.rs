@@ -1,0 +1,443 @@
+//! Scenarios of many questions at one desk, in virtual time: who gets a place, who yields, whom a flood convicts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::attempt::AttemptId;
+use super::desk::{Desk, Opened, PursuitId, Request};
+use super::pursuit::{Answer, Step, Waiter};
+use super::vet::{Fault, Verdict};
+use crate::cache::entry::{GroupStamp, Kind, Packed};
+use crate::cache::key::{Keys, Question};
+use crate::clock::Moment;
+use crate::limits::{FAILING_ZONE_IN_FLIGHT_MAX, REFRESHES_PER_SECOND};
+use crate::upstream::group::{AskKind, Belief, Change};
+use crate::upstream::health::Probe;
+use crate::upstream::{ClientHash, Group, GroupSettings, Order, ServerId, ServerSettings, loops};
+use crate::wire::Name;
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+const CLIENT: u32 = 1;
+
+//------------ Bulkheads ---------------------------------------------------------------------------------------------
+
+// A random-subdomain flood under a zone that no server answers for, and nothing else.
+#[test]
+fn a_dead_zones_flood_alone_convicts_no_server_and_is_confined_to_its_zone() {
+    let mut w = World::new(|name| if name.contains("dead") { Does::Silent } else { Does::Answers(2) });
+    for n in 0..4000 {
+        w.ask(&format!("r{n}.dead.example"), 7);
+        w.pass(MS(1));
+    }
+    assert!(w.desk.group().zone_of(&wire("x.dead.example"), w.now).is_failing);
+    assert!(w.desk.group().bulkhead().in_flight() <= FAILING_ZONE_IN_FLIGHT_MAX);
+    let moved = |c: &Change| matches!(c, Change::Down(..) | Change::Shift(_) | Change::Dark);
+    assert!(!w.changes.iter().any(moved), "{:?}", w.changes);
+    let id = w.ask("www.example", CLIENT).unwrap();
+    w.pass(MS(3));
+    assert_eq!(w.seen[&id], "fresh after 2 ms");
+    w.pass(Duration::from_secs(5));
+    assert_eq!((w.desk.group().bulkhead().in_flight(), w.desk.under_way()), (0, 0), "permits come back");
+}
+
+// complaint 21: unbounded questions in flight where an upstream is slow.
+#[test]
+fn a_flood_of_a_dead_zone_drains_no_budget_that_others_need() {
+    let mut w = World::new(|name| if name.contains("dead") { Does::Silent } else { Does::Answers(2) });
+    for n in 0..3000 {
+        w.ask(&format!("r{n}.dead.example"), 7);
+        w.pass(MS(1));
+    }
+    let before = w.asked(&[AskKind::Hedge, AskKind::Retry]);
+    for n in 0..1000 {
+        w.ask(&format!("s{n}.dead.example"), 7);
+        w.pass(MS(1));
+    }
+    assert_eq!(w.asked(&[AskKind::Hedge, AskKind::Retry]), before, "a failing zone costs no second question");
+}
+
+// complaint 22: too many waiting for ever, and local refusals that are cached.
+#[test]
+fn where_a_bound_is_full_the_oldest_hopeless_question_yields_and_is_not_remembered() {
+    let mut w = World::new(|name| if name.contains("slow") { Does::Silent } else { Does::Answers(2) });
+    w.settings.in_flight_max = 4;
+    w.reset();
+    let old: Vec<_> = (0..4).map(|n| w.ask(&format!("www.slow{n}.test"), CLIENT).unwrap()).collect();
+    assert!(w.ask("www.good.test", CLIENT).is_none(), "none of them is hopeless yet");
+    assert_eq!(w.desk.group().bulkhead().rejected()[0].1, 1);
+    w.speaks();
+    w.pass(MS(299));
+    assert!(w.ask("www.good.test", CLIENT).is_none(), "299 ms are not enough");
+    w.pass(MS(1));
+    let id = w.ask("www.good.test", CLIENT).unwrap();
+    assert_eq!(w.seen[&old[0]], "failed 0 after 300 ms", "EDE 0: a limit of ours");
+    assert!(!w.seen.contains_key(&old[1]));
+    w.pass(MS(3));
+    assert_eq!(w.seen[&id], "fresh after 2 ms");
+    assert_eq!(w.remembered, 0, "neither stored nor evidence");
+}
+
+#[test]
+fn the_same_question_is_one_pursuit_with_many_waiters() {
+    let mut w = World::new(|_| Does::Answers(5));
+    let ids: Vec<_> = (0..30).map(|_| w.ask("www.test", CLIENT).unwrap()).collect();
+    assert!(ids.iter().all(|id| *id == ids[0]));
+    w.pass(MS(6));
+    assert_eq!((w.answered, w.asked(&[AskKind::First])), (30, 1));
+}
+
+//------------ Recovery without a herd -------------------------------------------------------------------------------
+
+#[test]
+fn refreshes_go_out_at_no_more_than_the_groups_rate() {
+    let mut w = World::new(|_| Does::Answers(1));
+    let begun = (0..1000).filter(|n| w.refresh(&format!("n{n}.test"))).count();
+    assert_eq!(begun, REFRESHES_PER_SECOND as usize);
+    w.pass(MS(100));
+    let more = (1000..2000).filter(|n| w.refresh(&format!("n{n}.test"))).count();
+    assert_eq!(more, REFRESHES_PER_SECOND as usize / 10);
+}
+
+//------------ One client, one zone ----------------------------------------------------------------------------------
+
+// A tenant owns a thousand zones that the primary fails and the secondary answers; others ask for what works.
+#[test]
+fn a_tenant_who_owns_failing_zones_does_not_move_the_others() {
+    let mut w = World::by_server(|name, server| match (name.contains("tenant"), server) {
+        (true, 0) => Does::Fails(Fault::ServFail),
+        _ => Does::Answers(2),
+    });
+    for n in 0..2000 {
+        w.ask(&format!("a.tenant{}.test", n % 1000), 66);
+        if n % 5 == 0 {
+            w.ask(&format!("www.site{n}.test"), 1 + n % 3);
+        }
+        w.pass(MS(2));
+    }
+    assert_eq!(w.desk.group().tier_in_use(), 0, "{:?}", w.changes);
+    assert!(!w.changes.iter().any(|c| matches!(c, Change::Down(..))), "{:?}", w.changes);
+}
+
+// The same where every server is silent for them, and the others ask too little to keep the servers talking.
+#[test]
+fn a_tenant_whose_zones_are_silent_everywhere_does_not_make_the_node_stale() {
+    let mut w = World::new(|name| if name.contains("tenant") { Does::Silent } else { Does::Answers(2) });
+    for n in 0..2000 {
+        w.ask(&format!("a.tenant{}.test", n % 1000), 66);
+        if n % 100 == 0 {
+            w.ask(&format!("www.site{n}.test"), 1 + n % 3);
+        }
+        w.pass(MS(2));
+    }
+    assert_eq!((w.desk.group().tier_in_use(), w.desk.group().belief()), (0, Belief::Healthy), "{:?}", w.changes);
+}
+
+//------------ Gray, limited, looping --------------------------------------------------------------------------------
+
+// complaint 16: up by its probes and unusable. A second of 100 questions a second is enough to see it.
+#[test]
+fn a_server_that_answers_probes_alone_loses_its_share_within_a_second() {
+    let mut w = World::by_server(|_, server| if server == 0 { Does::Silent } else { Does::Answers(2) });
+    for n in 0..100 {
+        w.ask(&format!("a.site{n}.test"), 1 + n % 3);
+        w.pass(MS(10));
+    }
+    assert_eq!(w.desk.group().server(ServerId(0)).state().0, "down", "{:?}", w.changes);
+    let id = w.ask("b.site.test", CLIENT).unwrap();
+    w.pass(MS(3));
+    assert_eq!(w.seen[&id], "fresh after 2 ms");
+    for _ in 0..30 {
+        w.pass(Duration::from_secs(1));
+    }
+    assert_eq!(w.desk.group().server(ServerId(0)).state().0, "down", "probes alone acquit nobody");
+}
+
+// complaint 13: marked down for ever, since there was no way back without traffic.
+#[test]
+fn on_a_quiet_node_copies_of_what_was_asked_acquit_a_server() {
+    let mut w = World::by_server(|_, server| if server == 0 { Does::Silent } else { Does::Answers(2) });
+    for n in 0..100 {
+        w.ask(&format!("a.site{n}.test"), 1 + n % 3);
+        w.pass(MS(10));
+    }
+    w.does = Box::new(|_, _| Does::Answers(2));
+    w.pass(Duration::from_secs(20));
+    assert_eq!(w.desk.group().server(ServerId(0)).state().0, "fit", "{:?}", w.changes);
+    assert_eq!(w.desk.group().tier_in_use(), 0);
+}
+
+// complaint 24: a cloud drops what is over its limit for an interface.
+#[test]
+fn packets_per_second_binds_questions_of_every_kind() {
+    let mut w = World::by_server(|_, _| Does::Truncates);
+    w.settings.tiers[0][0].packets_per_second = 50;
+    w.reset();
+    for n in 0..1000 {
+        w.ask(&format!("n{n}.site{n}.test"), CLIENT);
+        w.pass(MS(5));
+    }
+    let sent = w.packets[0];
+    assert!((50..=50 * 5 + 5 + 1).contains(&sent), "{sent} packets in 5 s at 50 a second, burst 5");
+}
+
+#[test]
+fn a_server_that_leads_back_here_is_left_out_and_taken_back_when_it_does_so_no_more() {
+    let mut w = World::new(|_| Does::Answers(2));
+    let asked = w.desk.group_mut().loop_probes_due(&mut || 77, w.now);
+    assert_eq!(asked.len(), 3);
+    assert_eq!(loops::token(asked[0].1.as_wire()), Some(77));
+    assert!(w.open_named(&asked[0].1, CLIENT).is_none(), "it is refused and not forwarded");
+    assert_eq!(w.desk.group().server(ServerId(0)).state().0, "loops");
+    assert_eq!(w.desk.group().tier_in_use(), 1);
+    let id = w.ask("www.test", CLIENT).unwrap();
+    w.pass(MS(3));
+    assert_eq!((w.seen[&id].as_str(), w.packets[0]), ("fresh after 2 ms", 0));
+    w.pass(Duration::from_secs(61));
+    assert_eq!(w.desk.group_mut().loop_probes_due(&mut || 78, w.now).len(), 1);
+    w.pass(Duration::from_secs(6));
+    assert_ne!(w.desk.group().server(ServerId(0)).state().0, "loops");
+}
+
+// complaint 27. Two servers of each family in one tier; IPv6 is dead.
+#[test]
+fn a_dead_address_family_is_left_out_before_each_of_its_servers_was_tried() {
+    let mut w =
+        World::by_server(|_, server| if server < 3 { Does::Fails(Fault::Unreachable) } else { Does::Answers(2) });
+    let at = |a: &str| ServerSettings::at(a.parse().unwrap());
+    w.settings.tiers = [
+        vec![at("[2001:db8::1]:53")],
+        vec![at("[2001:db8::2]:53"), at("[2001:db8::3]:53")],
+        vec![at("192.0.2.1:53")],
+    ];
+    w.reset();
+    for n in 0..10 {
+        w.ask(&format!("n{n}.site{n}.test"), CLIENT);
+        w.pass(MS(10));
+    }
+    let states = [0, 1, 2, 3].map(|n| w.desk.group().server(ServerId(n)).state().0);
+    assert_eq!(w.desk.group().tier_in_use(), 2, "{states:?}");
+    assert!(w.changes.contains(&Change::FamilyBroken(true)), "{:?}", w.changes);
+    assert_eq!(w.packets[2], 0, "the third server of the dead family was not tried by any client");
+}
+
+//------------ The world ---------------------------------------------------------------------------------------------
+
+#[derive(Clone, Copy)]
+enum Does {
+    Answers(u64),
+    Silent,
+    Fails(Fault),
+    Truncates,
+}
+
+enum Coming {
+    Verdict(PursuitId, AttemptId, Verdict),
+    Probed(ServerId, Probe),
+    Copied(ServerId, Option<Duration>),
+    Wake(PursuitId),
+}
+
+struct World {
+    settings: GroupSettings,
+    does: Box<dyn Fn(&str, usize) -> Does>,
+    desk: Desk<()>,
+    keys: Keys,
+    now: Moment,
+    begun: BTreeMap<PursuitId, (Moment, String)>,
+    seen: BTreeMap<PursuitId, String>,
+    answered: usize,
+    remembered: usize,
+    packets: Vec<usize>,
+    kinds: Vec<AskKind>,
+    changes: Vec<Change>,
+    coming: BTreeMap<(Moment, usize), Coming>,
+    count: usize,
+    turn_at: Moment,
+    seed: u64,
+}
+
+impl World {
+    fn new(does: impl Fn(&str) -> Does + 'static) -> Self {
+        Self::by_server(move |name, _| does(name))
+    }
+
+    /// Three servers, one a tier. Every server answers probes.
+    fn by_server(does: impl Fn(&str, usize) -> Does + 'static) -> Self {
+        let server = |n: usize| vec![ServerSettings::at(([192, 0, 2, n as u8], 53).into())];
+        let settings = GroupSettings {
+            tiers: [server(0), server(1), server(2)],
+            order: Order::Listed,
+            ..GroupSettings::default()
+        };
+        let desk = Desk::new(Group::new(settings.clone(), Moment::ZERO), GroupStamp(1));
+        Self {
+            settings,
+            does: Box::new(does),
+            desk,
+            keys: Keys::new([5; 16]),
+            now: Moment::ZERO,
+            begun: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            answered: 0,
+            remembered: 0,
+            packets: vec![0; 4],
+            kinds: vec![],
+            changes: vec![],
+            coming: BTreeMap::new(),
+            count: 0,
+            turn_at: Moment::ZERO,
+            seed: 9,
+        }
+    }
+
+    fn reset(&mut self) {
+        self.desk = Desk::new(Group::new(self.settings.clone(), self.now), GroupStamp(1));
+    }
+
+    /// A client asks; `None` where it was refused.
+    fn ask(&mut self, name: &str, client: u32) -> Option<PursuitId> {
+        self.open_named(&name.parse().unwrap(), client)
+    }
+
+    fn open_named(&mut self, name: &Name, client: u32) -> Option<PursuitId> {
+        let waiter = Waiter { way: (), deadline: self.now + MS(4000), stale_at: Moment::NEVER };
+        self.open(name, client, Some(waiter))
+    }
+
+    fn refresh(&mut self, name: &str) -> bool {
+        self.open(&name.parse().unwrap(), CLIENT, None).is_some()
+    }
+
+    fn open(&mut self, name: &Name, client: u32, waiter: Option<Waiter<()>>) -> Option<PursuitId> {
+        let question = Question { name: name.as_wire(), qtype: 1, dnssec_ok: false, cd: false };
+        let request = Request {
+            key: self.keys.key(&question),
+            question: Arc::new(question.to_owned()),
+            client: ClientHash(client),
+            stale: None,
+            waiter,
+        };
+        match self.desk.open(request, self.now) {
+            Opened::Joined(id) => Some(id),
+            Opened::Refused(..) => None,
+            Opened::Started(id, yielded) => {
+                self.begun.insert(id, (self.now, name.to_string()));
+                yielded.into_iter().for_each(|other| self.step(other));
+                self.step(id);
+                Some(id)
+            }
+        }
+    }
+
+    /// A packet of every server comes that is no answer to anything.
+    fn speaks(&mut self) {
+        (0..3).for_each(|n| self.desk.group_mut().on_packet(ServerId(n), self.now));
+    }
+
+    fn asked(&self, kinds: &[AskKind]) -> usize {
+        self.kinds.iter().filter(|k| kinds.contains(k)).count()
+    }
+
+    fn come(&mut self, after: Duration, what: Coming) {
+        self.count += 1;
+        self.coming.insert((self.now + after, self.count), what);
+    }
+
+    fn step(&mut self, id: PursuitId) {
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let draw = (self.seed >> 11) as f64 / (1u64 << 53) as f64;
+        for step in self.desk.next(id, &mut || draw, self.now) {
+            let (begun, name) = self.begun[&id].clone();
+            match step {
+                Step::Ask(ask) => {
+                    self.packets[usize::from(ask.server.0)] += 1;
+                    self.kinds.push(ask.kind);
+                    let (after, verdict) = match (self.does)(&name, ask.server.0.into()) {
+                        Does::Silent => continue,
+                        Does::Fails(fault) => (1, Verdict::Fault(fault)),
+                        Does::Truncates if !ask.over_tcp => (1, Verdict::Truncated),
+                        Does::Truncates => (1, answer()),
+                        Does::Answers(after) => (after, answer()),
+                    };
+                    self.come(MS(after), Coming::Verdict(id, ask.attempt, verdict));
+                }
+                Step::Reply(ways, answer) => {
+                    self.answered += ways.len();
+                    let what = match answer {
+                        Answer::Fresh(_) => "fresh".to_owned(),
+                        Answer::Stale(_) => "stale".to_owned(),
+                        Answer::Failed { ede, .. } => format!("failed {}", ede.unwrap_or(u16::MAX)),
+                        Answer::Truncated => "truncated".to_owned(),
+                    };
+                    self.seen.insert(id, format!("{what} after {} ms", self.now.since(begun).as_millis()));
+                }
+                Step::Remember(_) => self.remembered += 1,
+                Step::Wait(at) => self.come(self.now.until(at), Coming::Wake(id)),
+                Step::Keep(_) | Step::Done => {}
+            }
+        }
+        self.changes.extend(self.desk.group_mut().take_changes());
+    }
+
+    fn probe(&mut self) {
+        self.desk.group_mut().weigh(self.now);
+        for due in self.desk.group_mut().probes_due(0.5, self.now) {
+            self.desk.group_mut().on_sent(due.server, AskKind::Probe, self.now);
+            let what = match (due.is_copy, (self.does)(&due.name.to_string(), due.server.0.into())) {
+                (true, Does::Answers(after)) => Coming::Copied(due.server, Some(MS(after))),
+                (true, _) => Coming::Copied(due.server, None),
+                (false, Does::Fails(_)) => Coming::Probed(due.server, Probe::Failed),
+                (false, _) => Coming::Probed(due.server, Probe::Passed),
+            };
+            self.come(MS(2), what);
+        }
+        self.changes.extend(self.desk.group_mut().take_changes());
+    }
+
+    /// Time goes on, with a prober's turn each 20 ms.
+    fn pass(&mut self, span: Duration) {
+        let end = self.now + span;
+        loop {
+            let turn = self.turn_at;
+            let next = self.coming.keys().next().map_or(Moment::NEVER, |(at, _)| *at);
+            if next.min(turn) > end {
+                break;
+            }
+            self.now = self.now.max(next.min(turn));
+            if next > turn {
+                self.turn_at = turn + MS(20);
+                self.probe();
+                continue;
+            }
+            let Some((_, what)) = self.coming.pop_first() else { break };
+            match what {
+                Coming::Verdict(id, attempt, verdict) => {
+                    self.desk.on_verdict(id, attempt, verdict, self.now);
+                    self.step(id);
+                }
+                Coming::Wake(id) => self.step(id),
+                Coming::Probed(server, probe) => self.desk.group_mut().on_probe(server, probe, self.now),
+                Coming::Copied(server, took) => self.desk.group_mut().on_copy(server, took, self.now),
+            }
+        }
+        self.now = end;
+    }
+}
+
+fn answer() -> Verdict {
+    let packed = Packed {
+        wire: vec![0; 12],
+        ttl_at: vec![],
+        rotation: None,
+        kept_edes: [].into(),
+        kind: Kind::Positive,
+        ttl: 60,
+        signed_until: Moment::NEVER,
+    };
+    Verdict::Answer { packed, storable: true }
+}
+
+fn wire(name: &str) -> Vec<u8> {
+    name.parse::<Name>().unwrap().as_wire().to_vec()
+}
