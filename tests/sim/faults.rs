@@ -215,16 +215,20 @@ impl Faults {
         self.servers.iter().all(|s| s.spells.is_empty())
     }
 
-    /// Does a server of this tier ever give a view of its own?
-    pub fn has_other_view(&self, tier: usize) -> bool {
-        let other = |s: &Spell| matches!(s.ill, Ill::OtherView | Ill::OtherViewOfZone(_));
-        self.servers.iter().any(|s| s.tier == tier && s.spells.iter().any(other))
+    /// Does a server ever have this fault?
+    pub fn has_ill(&self, ill: Ill) -> bool {
+        self.servers.iter().any(|s| s.spells.iter().any(|spell| spell.ill == ill))
     }
 
-    /// Is one of the servers' only fault that they come and go, each time back for less than the hold?
+    /// Is it the only fault that the best tier comes and goes, away long enough for probes to see it, and each time
+    /// back for less than the hold?
     pub fn only_flap_within_hold(&self) -> bool {
         let hold = self.settings.health.hold;
-        let flaps = |s: &Spell| s.ill == Ill::Silent && s.period.is_some_and(|(_, well)| well + MARGIN < hold);
+        let h = &self.settings.health;
+        let seen = (h.every.mul_f64(1.1) + h.timeout) * h.fall + MARGIN;
+        let flaps = |s: &Spell| {
+            s.ill == Ill::Silent && s.period.is_some_and(|(ill, well)| well + MARGIN < hold && ill > seen)
+        };
         let ill: Vec<_> = self.servers.iter().filter(|s| !s.spells.is_empty()).collect();
         !ill.is_empty()
             && ill.iter().all(|s| s.tier == 0 && s.spells.len() == 1 && flaps(&s.spells[0]))
@@ -237,6 +241,12 @@ impl Faults {
     pub fn dead_zones_are_asked(&self) -> bool {
         let dead = |t: &(f64, Taste)| matches!(t.1, Taste::Dead(_) | Taste::Tenant(_));
         self.sources.iter().any(|s| s.tastes.iter().any(dead))
+    }
+
+    /// Does every question that is asked go to one dead zone?
+    pub fn only_one_zone_is_flooded(&self) -> bool {
+        let flood = |s: &Source| s.tastes.iter().all(|t| t.1 == Taste::Dead(0));
+        !self.sources.is_empty() && self.sources.iter().all(flood)
     }
 
     /// Does every question that is asked go to dead zones?
@@ -378,7 +388,7 @@ impl Faults {
             until: self.heals_at,
             ill: Ill::Silent,
             share: 1.0,
-            period: Some((c.millis(300, 6000), well)),
+            period: Some((c.millis(300, 20_000), well)),
         };
         self.servers.iter_mut().filter(|s| s.tier == 0).for_each(|s| s.spells.push(spell));
     }
@@ -403,7 +413,8 @@ impl Faults {
         self.sources.push(Source {
             client: CLIENTS - 1,
             tastes: vec![(1.0, Taste::Tenant(zones))],
-            from: BEGINS,
+            // Where it were the first, it would be the only client, and zones alone would count.
+            from: BEGINS + Duration::from_secs(3),
             until: self.heals_at,
             per_second,
         });

@@ -79,7 +79,8 @@ fn run(seed: u64) {
     world.run();
     if let Some(what) = world.rules.broken() {
         let lines: Vec<&str> = world.log.lines().collect();
-        let tail = lines[lines.len().saturating_sub(60)..].join("\n");
+        let most = std::env::var("EVENKEEL_SIM_LINES").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
+        let tail = lines[lines.len().saturating_sub(most)..].join("\n");
         panic!(
             "{tail}\nseed {seed}: {what}\nshow it again: EVENKEEL_SIM_SEED={seed} cargo test --test sim -- one_seed --nocapture"
         );

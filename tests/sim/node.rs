@@ -263,7 +263,10 @@ impl World {
             waiter,
         };
         match self.with_desk(|desk| desk.open(request, now)) {
-            Opened::Joined(id) => self.pursue(id),
+            Opened::Joined(id) => {
+                self.note(format_args!("joins pursuit {}", id.0));
+                self.pursue(id);
+            }
             Opened::Started(id, yielded) => {
                 self.node.tasks.insert(id, Task { key: opening.key, question, generation: 0 });
                 self.rules.on_started(id, opening.key, self.node.group().servers().len());
@@ -303,7 +306,8 @@ impl World {
         let changes = group.take_changes();
         let wants_probes = group.wants_probes(self.now);
         for change in changes {
-            self.note(format_args!("change: {change:?}"));
+            let belief = self.node.group().belief().word();
+            self.note(format_args!("change: {change:?} ({belief})"));
             self.changes.push((self.now, change));
             self.rules.on_change(change, &self.faults, &self.node, self.now);
         }
@@ -327,7 +331,13 @@ impl World {
             let (key, question) = (task.key, task.question.clone());
             match step {
                 Step::Ask(ask) => self.ask_server(id, ask, &question),
-                Step::Reply(ways, answer) => ways.into_iter().for_each(|way| self.answer(way, &answer)),
+                Step::Reply(ways, answer) => {
+                    // A limit of ours that let no question out at all is told to nobody.
+                    if !self.rules.has_asked(id) {
+                        self.rules.on_trouble(key, now);
+                    }
+                    ways.into_iter().for_each(|way| self.answer(way, &answer));
+                }
                 Step::Keep(entry) => {
                     let max_age = self.node.group().settings().stale.max_age;
                     let kept = self.node.cache.keep(key, &question.view(), entry.clone(), max_age, now);

@@ -40,6 +40,8 @@ pub struct Made {
     pub version: usize,
     /// When it came to an attempt that was out.
     pub arrived: Option<Moment>,
+    /// Did it come again by way of a server that forwards to us?
+    pub looped: bool,
 }
 
 /// What servers have made so far.
@@ -165,6 +167,7 @@ impl Network {
             ttl: truth.ttl(),
             version,
             arrived: None,
+            looped: false,
         });
         let ttl = truth.ttl();
         let owner = [0xc0, 12];
