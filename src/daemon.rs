@@ -44,6 +44,8 @@ use crate::observe::event::{Event, report};
 use crate::observe::liveness::OwnListeners;
 use crate::observe::log::{self, Log};
 use crate::observe::metrics::Meters;
+use crate::serve::admit::Allowed;
+use crate::upkeep::network::{self, Change};
 use crate::upkeep::source::{ConfigSource, Loaded, Refused, shown_path, state_directory};
 use crate::upkeep::{probe, system};
 use policy::{InForce, Placed, Surroundings};
@@ -405,6 +407,8 @@ impl Running {
             }
         });
         tokio::spawn(self.clone().look_around(watch));
+        let running = self.clone();
+        tokio::spawn(network::run(move |change| running.on_network_change(change)));
     }
 
     async fn reload_at_hangup(self: Arc<Self>, mut hangup: Signal) {
@@ -430,9 +434,7 @@ impl Running {
                 self.cache.make_due(now);
             }
             if jumped >= JUMP_MIN || passed >= SLEEP_MIN {
-                for placed in &self.changing().placed {
-                    placed.cell.with(|group| group.on_discontinuity(now));
-                }
+                self.on_discontinuity(now);
             }
             (last, last_wall) = (now, wall);
 
@@ -450,6 +452,25 @@ impl Running {
         }
     }
 
+    fn on_network_change(&self, change: Change) {
+        let is_reach = matches!(change, Change::Reach(_));
+        if let Change::Reach(what) = change {
+            report(Event::NetworkChanged { what });
+        }
+        // Before servers are probed, since it may put other cells in place.
+        self.look_again();
+        if is_reach {
+            self.on_discontinuity(clock::now());
+        }
+    }
+
+    /// What was learned of servers may not hold any more.
+    fn on_discontinuity(&self, now: Moment) {
+        for placed in &self.changing().placed {
+            placed.cell.with(|group| group.on_discontinuity(now));
+        }
+    }
+
     fn files_seen(&self) -> Vec<Option<(std::time::SystemTime, u64)>> {
         let changing = self.changing();
         let config = &changing.loaded.config;
@@ -461,14 +482,20 @@ impl Running {
         file_mark(&path)
     }
 
-    /// Hosts files or resolv.conf changed: what follows from them is made anew under the same configuration.
+    /// Hosts files, resolv.conf or this node's networks changed: what follows from them is made anew under the same
+    /// configuration.
     fn look_again(&self) {
         let _alone = lock(&self.reloading);
         let config = self.changing().loaded.config.clone();
-        let around = Surroundings::look(&config, self.state.as_deref(), &self.listening);
-        let (same_system, same_hosts) = {
+        let mut around = Surroundings::look(&config, self.state.as_deref(), &self.listening);
+        let (same_system, same_hosts, same_own) = {
             let changing = self.changing();
-            (changing.around.system.servers == around.system.servers, changing.around.hosts == around.hosts)
+            let old = &changing.around;
+            // No address at all: the kernel was not to be asked. Who is local stays so.
+            if around.own.addresses.is_empty() {
+                around.own = old.own.clone();
+            }
+            (old.system.servers == around.system.servers, old.hosts == around.hosts, old.own == around.own)
         };
         let said = {
             let changing = self.changing();
@@ -481,6 +508,12 @@ impl Running {
             say_surroundings(&around);
         }
         if same_system && same_hosts {
+            // Cells stay, and the connections in them: on some nodes a pod comes or goes every few seconds.
+            if !same_own && config.admit.allow.contains(&Allowed::Local) {
+                let (old, placed) = (self.in_force.policy(), self.changing().placed.clone());
+                let (policy, _same_remarks) = policy::over(&config, &around, &placed, Some(&old));
+                self.in_force.replace(policy);
+            }
             self.changing().around = around;
             return;
         }

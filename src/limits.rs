@@ -161,6 +161,8 @@ pub const BUDGET_BURST: f64 = 20.0;
 pub const BUDGET_SHARE: Bound<f64> = Bound { default: 0.3, min: 0.0, max: 2.0 };
 /// Ends between which the hedge delay moves, and what it is while a server's latency is unknown.
 pub const HEDGE_AFTER: Bound<Duration> = millis(20, 10, 300);
+/// Ends between which the wait before the same server is asked again moves.
+pub const ASK_AGAIN_AFTER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// Ends between which an attempt's try time-out moves.
 pub const TRY_TIMEOUT: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(1));
 /// Overdue questions that make a server silent (RULES "Servers").

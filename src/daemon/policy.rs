@@ -147,9 +147,20 @@ pub fn build(
         let cell = Arc::new(driver::adopt(settings, old, fresh, now));
         placed.push(Placed { name, cell, retired: Arc::default() });
     }
+    let (policy, remarks) = over(config, around, &placed, old_policy);
+    (policy, placed, remarks)
+}
+
+/// The policy over cells that are in place: for [`build`], and where nothing that concerns a server has changed.
+pub fn over(
+    config: &Config,
+    around: &Surroundings,
+    placed: &[Placed],
+    old_policy: Option<&Policy>,
+) -> (Arc<Policy>, Vec<String>) {
     let zones = config.groups.iter().enumerate().flat_map(|(i, g)| g.settings.zones.iter().map(move |z| (z, i)));
     let (local, remarks) = Local::new(&config.local, &around.hosts);
-    let groups = config.groups.iter().zip(&placed).map(|(group, placed)| GroupPolicy {
+    let groups = config.groups.iter().zip(placed).map(|(group, placed)| GroupPolicy {
         name: placed.name.clone(),
         stamp: placed.cell.stamp,
         stale: group.settings.stale,
@@ -165,7 +176,7 @@ pub fn build(
         groups: groups.collect(),
         rotate: config.cache.rotate,
     };
-    (Arc::new(policy), placed, remarks)
+    (Arc::new(policy), remarks)
 }
 
 /// A group's settings with `"system"` in its tiers replaced by what the system names.

@@ -232,6 +232,18 @@ pub enum Event {
         /// By how much.
         by: Duration,
     },
+    /// Own addresses or default routes are others than before.
+    NetworkChanged {
+        /// What came and what went.
+        what: String,
+    },
+    /// The kernel does not tell of changes of the network.
+    NetworkUnwatched {
+        /// Why.
+        reason: String,
+        /// The pause between looks at it.
+        look_every: Duration,
+    },
     /// The cache was emptied, in part or whole, by command.
     Flushed {
         /// Entries that went.
@@ -267,6 +279,7 @@ impl Event {
             | Event::LocalLimit { .. }
             | Event::ServerLoops { .. }
             | Event::FamilyBroken { .. }
+            | Event::NetworkUnwatched { .. }
             | Event::ClockJumped { .. } => LogLevel::Warn,
             Event::TierShift { from, to, .. } if *to == 0 || *to > *from && *from != 0 => LogLevel::Warn,
             Event::ReloadRefused { .. } | Event::ConfigFallback { .. } => LogLevel::Error,
@@ -309,6 +322,8 @@ impl Event {
             Event::StateUnavailable { .. } => "state_unavailable",
             Event::LocalLimit { .. } => "local_limit",
             Event::ClockJumped { .. } => "clock_jumped",
+            Event::NetworkChanged { .. } => "network_changed",
+            Event::NetworkUnwatched { .. } => "network_unwatched",
             Event::Flushed { .. } => "flushed",
             Event::Draining { .. } => "draining",
             Event::Ended { .. } => "ended",
@@ -429,6 +444,14 @@ impl fmt::Display for Event {
                 write!(f, "{group}: questions are refused: {bound} is reached")
             }
             Event::ClockJumped { by } => write!(f, "the clock jumped by {}", Span(*by)),
+            Event::NetworkChanged { what } => write!(f, "the network changed ({what}): servers are probed at once"),
+            Event::NetworkUnwatched { reason, look_every } => {
+                write!(
+                    f,
+                    "the kernel does not tell of network changes: {reason}; looking every {}",
+                    Span(*look_every)
+                )
+            }
             Event::Flushed { entries } => write!(f, "{entries} entries flushed"),
             Event::Draining { grace } => write!(f, "ending; answers go on for {}", Span(*grace)),
             Event::Ended { uptime } => write!(f, "ended after {}", Span(*uptime)),
@@ -589,6 +612,16 @@ mod tests {
                 Event::SystemUpstreamsRemembered { servers: vec!["192.0.2.1:53".parse().unwrap()] },
                 LogLevel::Warn,
                 "the system names no upstream; going on with the last that it named: 192.0.2.1:53",
+            ),
+            (
+                Event::NetworkChanged { what: "new: 192.0.2.7 on eth0".into() },
+                LogLevel::Info,
+                "the network changed (new: 192.0.2.7 on eth0): servers are probed at once",
+            ),
+            (
+                Event::NetworkUnwatched { reason: "no".into(), look_every: s(10) },
+                LogLevel::Warn,
+                "the kernel does not tell of network changes: no; looking every 10 s",
             ),
             (
                 Event::Reloaded { file: "/e.toml".into(), needs_restart: vec!["listen.dns".into()] },

@@ -44,6 +44,9 @@ pub(super) struct Attempt {
     pub(super) kind: AskKind,
     pub(super) sent_at: Moment,
     pub(super) hedge_at: Moment,
+    /// The same server may be asked again then: what was lost on the way is not waited for.
+    pub(super) again_at: Moment,
+    /// It is worth waiting for until then, where another answer is at hand.
     pub(super) try_until: Moment,
     pub(super) over_tcp: bool,
     pub(super) with_edns: bool,

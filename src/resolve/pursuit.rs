@@ -5,7 +5,7 @@
 //! question:
 //!
 //! - One server is asked; when it is overdue or has failed, another is, while budget and attempts last. A server that
-//!   was asked before is asked again only when its try time-out has passed. All stay listened to.
+//!   was asked before is asked again only when several times its hedge delay have passed. All stay listened to.
 //! - A positive answer of any tier settles. A negative one settles unless a better tier's attempt is still worth
 //!   waiting for: then it is held, at most to that attempt's try time-out. A better tier that is fit and was not asked
 //!   is asked then. A negative answer of a lower tier never
@@ -329,6 +329,7 @@ impl<W> Pursuit<W> {
         }
         a.sent_at = now;
         a.hedge_at = now + group.hedge_after(a.server);
+        a.again_at = now + group.again_after(a.server);
         a.try_until = now + group.try_timeout(a.server);
         a.over_tcp = over_tcp;
         a.with_edns = with_edns;
@@ -622,7 +623,7 @@ impl<W> Pursuit<W> {
             }
             return;
         };
-        if live().any(|a| a.server == server && a.is_out() && now < a.try_until) {
+        if live().any(|a| a.server == server && a.is_out() && now < a.again_at) {
             return;
         }
         if !none_yet && !group.allows_second(self.brief.client, self.denied_until == Moment::ZERO, now) {
@@ -666,6 +667,7 @@ impl<W> Pursuit<W> {
             kind,
             sent_at: now,
             hedge_at: now + hedge_after,
+            again_at: now + group.again_after(server),
             try_until: now + group.try_timeout(server),
             over_tcp: false,
             with_edns,
@@ -677,6 +679,9 @@ impl<W> Pursuit<W> {
         if kind != AskKind::Probe {
             self.asked[usize::from(server.0)] += 1;
         }
+        // Whoever was chosen had room for it at this moment.
+        let paid = group.allows_packet(server, now);
+        debug_assert!(paid, "a server without room was chosen");
         group.on_sent(server, kind, now);
         let until = self.ends.max(now + LINGER);
         self.steps.push_back(Step::Ask(Ask { attempt, server, kind, over_tcp: false, with_edns, until }));
@@ -687,7 +692,7 @@ impl<W> Pursuit<W> {
         let mut wake = Moment::NEVER;
         if self.is_open() {
             let waiters = self.waiters.iter().flat_map(|w| [w.stale_at, w.deadline]);
-            let attempts = out().map(|a| if a.overdue { a.try_until } else { a.hedge_at });
+            let attempts = out().flat_map(|a| [a.hedge_at, a.again_at, a.try_until]);
             let held = self.held.iter().map(|h| h.until);
             let denied = Some(self.denied_until).filter(|_| self.denied_until > now);
             let zone = [self.started + ZONE_FAILED_AFTER, self.started + FAILING_ZONE_DEADLINE];

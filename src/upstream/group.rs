@@ -225,7 +225,12 @@ impl Group {
         hedge::after(&self.settings.hedge, &self.server(id).latency)
     }
 
-    /// How long an attempt is worth waiting for before the same server is asked again.
+    /// How long before the same server is asked again, where all others were asked.
+    pub fn again_after(&self, id: ServerId) -> Duration {
+        hedge::again_after(self.hedge_after(id))
+    }
+
+    /// How long an attempt is worth waiting for where another answer is at hand, or nobody is fit.
     pub fn try_timeout(&self, id: ServerId) -> Duration {
         hedge::try_timeout(self.hedge_after(id))
     }
@@ -360,16 +365,13 @@ impl Group {
 
     //------------ Learning ------------------------------------------------------------------------------------------
 
-    /// A question goes out.
+    /// A question goes out whose packet was paid for ([`Group::allows_packet`], or by [`Group::probes_due`]).
     pub fn on_sent(&mut self, to: ServerId, kind: AskKind, now: Moment) {
         if kind == AskKind::First {
             self.second_questions.deposit(self.settings.hedge.budget, now);
         }
         let s = self.at(to);
         s.asked[kind as usize] += 1;
-        if let Some(rate) = &mut s.rate {
-            let _ = rate.withdraw(now);
-        }
         if kind != AskKind::Probe {
             s.breaker.on_sent(now);
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::HedgeSettings;
 use super::latency::Latency;
-use crate::limits::{HEDGE_AFTER, TRY_TIMEOUT};
+use crate::limits::{ASK_AGAIN_AFTER, HEDGE_AFTER, TRY_TIMEOUT};
 
 /// How long a question to a server with this latency waits before another is asked.
 pub fn after(settings: &HedgeSettings, latency: &Latency) -> Duration {
@@ -18,8 +18,14 @@ pub fn after(settings: &HedgeSettings, latency: &Latency) -> Duration {
     latency.p95().map_or(HEDGE_AFTER.default, |p95| (p95 * 5 / 4).clamp(HEDGE_AFTER.min, HEDGE_AFTER.max))
 }
 
-/// How long an attempt is worth waiting for before the same server is asked again: four times the hedge delay, within
-/// [`TRY_TIMEOUT`]. Its late answer is taken all the same.
+/// How long before the same server is asked again for the same question: four times the hedge delay, within
+/// [`ASK_AGAIN_AFTER`]. Where every server loses packets, clients wait for this.
+pub fn again_after(hedge_after: Duration) -> Duration {
+    (hedge_after * 4).clamp(ASK_AGAIN_AFTER.0, ASK_AGAIN_AFTER.1)
+}
+
+/// How long an attempt is worth waiting for where another answer is at hand, or nobody is fit: four times the hedge
+/// delay, within [`TRY_TIMEOUT`]. Its late answer is taken all the same.
 pub fn try_timeout(hedge_after: Duration) -> Duration {
     (hedge_after * 4).clamp(TRY_TIMEOUT.0, TRY_TIMEOUT.1)
 }
@@ -45,5 +51,7 @@ mod tests {
     fn a_try_lasts_between_300_ms_and_a_second() {
         let times = [10, 100, 300].map(|ms| try_timeout(Duration::from_millis(ms)).as_millis());
         assert_eq!(times, [300, 400, 1000]);
+        let again = [10, 25, 26, 300].map(|ms| again_after(Duration::from_millis(ms)).as_millis());
+        assert_eq!(again, [100, 100, 104, 1000]);
     }
 }

@@ -7,7 +7,6 @@
 //!
 //! A question of ours that comes in is refused, never forwarded: it does not go round twice.
 
-use super::ServerId;
 use crate::clock::Moment;
 use crate::limits::{LOOP_PROBE_EVERY, LOOP_PROBE_SPAN};
 use crate::wire::Name;
@@ -83,15 +82,6 @@ pub fn token(name: &[u8]) -> Option<u64> {
         return None;
     }
     u64::from_str_radix(std::str::from_utf8(&first[1..]).ok()?, 16).ok()
-}
-
-/// One server of a group, found or cleared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Due {
-    /// Whom to ask.
-    pub server: ServerId,
-    /// With which token.
-    pub token: u64,
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use super::loops::{self, Due};
+use super::loops;
 use super::server::Server;
 use super::{Group, ServerId};
 use crate::clock::Moment;
@@ -32,12 +32,14 @@ pub struct Probing {
 }
 
 impl Group {
-    /// What is to be asked now; `draw` is a random number in 0..1 that spreads probes by a tenth.
+    /// What is to be asked now, its packets paid for; `draw` is a random number in 0..1 that spreads probes by a tenth.
     pub fn probes_due(&mut self, draw: f64, now: Moment) -> Vec<Probing> {
         let mut due = Vec::new();
         for i in 0..self.servers.len() {
             let server = ServerId(i as u16);
-            if let Some((name, qtype)) = self.copy_due(i, now) {
+            if let Some((name, qtype)) = self.copy_due(i, now)
+                && self.allows_packet(server, now)
+            {
                 due.push(Probing { server, name, qtype, is_copy: true });
             }
             let (pause, from) = self.pace_of(&self.servers[i], now);
@@ -48,6 +50,9 @@ impl Group {
                 continue;
             }
             let Some((name, qtype)) = self.probe_question(i) else { continue };
+            if !self.allows_packet(server, now) {
+                continue;
+            }
             let s = &mut self.servers[i];
             s.probe_at_once = false;
             s.probed_at = Some(now);
@@ -101,15 +106,18 @@ impl Group {
     /// Questions that find loops, due now: the name of each, by server. `draw` gives random numbers.
     pub fn loop_probes_due(&mut self, draw: &mut dyn FnMut() -> u64, now: Moment) -> Vec<(ServerId, Name)> {
         let zone = self.settings.zones.first().cloned().unwrap_or_else(Name::root);
-        let due: Vec<Due> = (0..self.servers.len())
-            .filter(|i| self.servers[*i].loops.is_due(now) && self.servers[*i].has_room(now))
-            .map(|i| Due { server: ServerId(i as u16), token: draw() })
-            .collect();
-        due.into_iter()
-            .filter_map(|due| {
-                self.servers[usize::from(due.server.0)].loops.on_sent(due.token, now);
-                Some((due.server, loops::name(due.token, &zone)?))
-            })
-            .collect()
+        let mut due = Vec::new();
+        for i in 0..self.servers.len() {
+            let server = ServerId(i as u16);
+            if self.servers[i].loops.is_due(now)
+                && let token = draw()
+                && let Some(name) = loops::name(token, &zone)
+                && self.allows_packet(server, now)
+            {
+                self.servers[i].loops.on_sent(token, now);
+                due.push((server, name));
+            }
+        }
+        due
     }
 }

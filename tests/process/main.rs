@@ -10,6 +10,7 @@ mod support;
 
 mod bytes;
 mod forward;
+mod network;
 mod outage;
 mod process;
 mod stale;

@@ -1,4 +1,4 @@
-//! The programs of others: dig, kdig, NSD, unbound.
+//! The programs of others: dig, kdig, NSD, unbound, ip, unshare.
 //!
 //! Where one is not installed, the tests that need it say so and are skipped; with EVENKEEL_REQUIRE_PEERS=1, as in CI,
 //! they fail instead. NSD and unbound run as the user of the tests, in a directory of their own, without chroot.
@@ -25,6 +25,8 @@ pub enum Peer {
     Kdig,
     Nsd,
     Unbound,
+    Ip,
+    Unshare,
 }
 
 impl Peer {
@@ -34,6 +36,8 @@ impl Peer {
             Peer::Kdig => "kdig",
             Peer::Nsd => "nsd",
             Peer::Unbound => "unbound",
+            Peer::Ip => "ip",
+            Peer::Unshare => "unshare",
         }
     }
 

@@ -1,0 +1,115 @@
+//! The network under the daemon changes. Each test runs itself again in a network namespace of its own, where it may.
+//!
+//! Where the machine lets no namespace be made, as many containers do not, that is said and the test is skipped, with
+//! EVENKEEL_REQUIRE_PEERS=1 too: no package that is missing is the reason.
+
+use std::io::{self, Write};
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use crate::support::daemon::{Daemon, run, tiers};
+use crate::support::message::{Message, Question, rcode, rtype};
+use crate::support::peers::Peer;
+use crate::support::scripted::{Behaviour, Upstream};
+use crate::support::zone::Zone;
+use crate::support::{busy, wait_for};
+
+const PATIENCE: Duration = Duration::from_secs(3);
+const SAID: &str = "the network changed (new: 192.0.2.7 on lo)";
+
+fn zone() -> Zone {
+    Zone::new(".").any_below("test.", 60, "192.0.2.1")
+}
+
+// The first of two servers is convicted at the start and is due to be probed again after a minute.
+#[test]
+fn a_server_that_is_down_is_probed_at_once_when_an_address_comes() {
+    let Some(ip) = inside("a_server_that_is_down_is_probed_at_once_when_an_address_comes") else { return };
+    let (first, second) = (Upstream::behaving(zone(), Behaviour::Silent), Upstream::new(zone()));
+    let health = "\n[groups.default.health]\nevery = \"1m\"\ntimeout = \"200ms\"\nfall = 1\nrise = 1\ndamp = false\n";
+    let daemon = Daemon::start(&tiers(&[&[first.address()], &[second.address()]], health));
+    let said = |what: &str| {
+        wait_for(&format!("{what:?} in the log"), PATIENCE, || daemon.log().contains(what).then_some(()));
+    };
+    said(&format!("{} is down", first.address()));
+    first.behave(Behaviour::Answer);
+    first.forget();
+    // An address that leads nowhere else is a message of the kernel, and no change.
+    add_address(&ip, "127.0.0.9/32");
+    thread::sleep(Duration::from_millis(700));
+    assert_eq!(first.seen().len(), 0, "{}", daemon.log());
+    assert!(!daemon.log().contains("network"), "{}", daemon.log());
+
+    add_address(&ip, "192.0.2.7/32");
+    said(SAID);
+    wait_for("a probe", PATIENCE, || (!first.seen().is_empty()).then_some(()));
+    said(&format!("{} is up", first.address()));
+}
+
+#[test]
+fn who_is_local_follows_the_addresses_of_the_node() {
+    let Some(ip) = inside("who_is_local_follows_the_addresses_of_the_node") else { return };
+    let upstream = Upstream::new(zone());
+    let listen = "\n[listen]\ndns = [\"0.0.0.0:{port}\"]\n[access]\nallow = [\"local\"]\n";
+    let daemon = Daemon::start(&tiers(&[&[upstream.address()]], listen));
+    // Past the start's own look.
+    thread::sleep(Duration::from_millis(300));
+    add_address(&ip, "192.0.2.7/32");
+    // The tests' usual clients ask from loopback, which may always.
+    let client = UdpSocket::bind("192.0.2.7:0").unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.connect(("192.0.2.7", daemon.address().port())).unwrap();
+    let question = Question::new("www.test.", rtype::A).to_bytes();
+    let ask = || {
+        client.send(&question).unwrap();
+        let mut room = [0; 1500];
+        let length = client.recv(&mut room).unwrap_or_else(|e| panic!("{e}\n{}", daemon.log()));
+        Message::read(&room[..length]).rcode
+    };
+    wait_for("an answer to who is local", PATIENCE, || (ask() == rcode::NOERROR).then_some(()));
+    wait_for("the log", PATIENCE, || daemon.log().contains(SAID).then_some(()));
+}
+
+/// `ip`, where this process is the one in the namespace. Else runs `test` in one and gives back `None`.
+fn inside(test: &str) -> Option<PathBuf> {
+    const INSIDE: &str = "EVENKEEL_TEST_IN_NAMESPACE";
+    if std::env::var_os(INSIDE).is_some() {
+        return Peer::Ip.path();
+    }
+    let _busy = busy();
+    let (ip, unshare) = (Peer::Ip.path()?, Peer::Unshare.path()?);
+    let mut reasons = String::new();
+    // As root of a user namespace; or as root, where there are none of those.
+    for flags in ["-rn", "-n"] {
+        let mut trial = Command::new(&unshare);
+        trial.arg(flags).arg(&ip).args(["link", "set", "lo", "up"]);
+        let tried = run(trial);
+        if tried.code != Some(0) {
+            reasons += &format!("; unshare {flags}: {}", tried.stderr.trim());
+            continue;
+        }
+        let mut command = Command::new(&unshare);
+        command.arg(flags).args([
+            "sh",
+            "-c",
+            "\"$1\" link set lo up && exec \"$2\" --exact \"$3\" --nocapture",
+            "sh",
+        ]);
+        command.arg(&ip).arg(std::env::current_exe().unwrap()).arg(format!("network::{test}")).env(INSIDE, "1");
+        let ended = run(command);
+        assert!(ended.code == Some(0) && ended.stdout.contains("1 passed"), "{}{}", ended.stdout, ended.stderr);
+        return None;
+    }
+    let _ = io::stderr().write_all(format!("skipped: no network namespace here{reasons}\n").as_bytes());
+    None
+}
+
+fn add_address(ip: &Path, address: &str) {
+    let mut command = Command::new(ip);
+    command.args(["addr", "add", address, "dev", "lo"]);
+    let ended = run(command);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
