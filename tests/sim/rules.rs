@@ -39,6 +39,8 @@ mod awaited {
     pub const F4: bool = true;
     /// A tier within its hold is not watched.
     pub const F6: bool = true;
+    /// Records of a third tier between a denial and the records that it hides.
+    pub const F9: bool = true;
 }
 
 /// A client's question as it came.
@@ -88,6 +90,7 @@ pub struct Rules {
     answered: BTreeMap<Key, Moment>,
     trouble: BTreeMap<Key, Moment>,
     shifts: u64,
+    others_asked: BTreeMap<usize, Moment>,
     flaps: Flaps,
     /// Who is bound by what, from the world's own numbers.
     faults: Facts,
@@ -156,6 +159,7 @@ impl Rules {
             answered: BTreeMap::new(),
             trouble: BTreeMap::new(),
             shifts: 0,
+            others_asked: BTreeMap::new(),
             flaps: Flaps::default(),
             faults: Facts::of(f),
         }
@@ -204,6 +208,9 @@ impl Rules {
         let key = node.cache.key(&q);
         let healings = node.group().healings();
         asked.failed_of_late = node.cache.look(key, &q).is_some_and(|e| e.has_failed(STAMP, healings, asked.at));
+        if truth_of(&asked.question) != Truth::Dead {
+            self.others_asked.insert(asked.client, asked.at);
+        }
         self.deadlines.insert((asked.deadline, asked.number));
         self.open.insert(asked.number, asked);
     }
@@ -469,7 +476,7 @@ impl Rules {
 
     /// One client that asks for failing zones is not felt by others: no stale answer, no failure.
     fn a_tenant_is_not_felt_by_others(&mut self, asked: &Asked, what: &str) {
-        let Some(tenant) = self.faults.tenant_alone else { return };
+        let Some(tenant) = self.faults.tenant_alone.filter(|_| self.is_one_of_several(asked.at)) else { return };
         let truth = names::truth(&asked.question.name, asked.question.qtype);
         let sound = !matches!(truth, Truth::Dead | Truth::Bogus | Truth::Big);
         let quick = self.faults.slowest * 2 < asked.patience;
@@ -567,7 +574,9 @@ impl Rules {
         made.looped |= loops && made.server != usize::from(ask.server.0) || loops && made.arrived.is_some();
         made.arrived.get_or_insert(now);
         let other_view = !made.positive && made.tier > self.faults.best && !f.settings.same_view;
-        if ask.kind != AskKind::Probe && !other_view && storable {
+        if other_view {
+            self.trouble.insert(key, now);
+        } else if ask.kind != AskKind::Probe && storable {
             self.answered.insert(key, now);
         }
     }
@@ -582,6 +591,9 @@ impl Rules {
             records[tier..].fill(None);
         } else {
             records[tier] = Some(new);
+            if awaited::F9 {
+                records[..tier].fill(None);
+            }
         }
     }
 
@@ -591,7 +603,7 @@ impl Rules {
         if self.faults.flood_alone {
             self.a_flood_alone_convicts_nobody(change);
         }
-        if let (Some(_), Change::Shift(shift)) = (self.faults.tenant_alone, change) {
+        if let (true, Change::Shift(shift)) = (self.is_one_of_several(now), change) {
             self.fail(format!("{shift:?} while only a tenant's zones fail"));
         }
         let Change::Shift(shift) = change else { return };
@@ -607,6 +619,13 @@ impl Rules {
             }
             Why::Unfit => self.flaps.on_left(shift.from, shift.to, hold, now),
         }
+    }
+
+    /// Is the tenant one of several clients that asked of late? Alone, it counts like any other.
+    fn is_one_of_several(&self, now: Moment) -> bool {
+        let asked =
+            |client: &usize| self.others_asked.iter().any(|(c, at)| c != client && now.since(*at) < SEEN_OF_LATE);
+        self.faults.tenant_alone.as_ref().is_some_and(asked)
     }
 
     /// A flood of a dead zone, with no other traffic, convicts no server and moves no tier.
@@ -664,6 +683,8 @@ impl Rules {
     }
 }
 
+/// A client that asked so long ago is one of several.
+const SEEN_OF_LATE: Duration = Duration::from_secs(55);
 /// A denial is held for better tiers no longer than a try time-out.
 const HELD_MAX: Duration = Duration::from_secs(1);
 /// For packets on their way and the prober's turns.
@@ -708,6 +729,10 @@ impl Flaps {
         }
         self.retaken = to < from;
     }
+}
+
+fn truth_of(q: &Question) -> Truth {
+    names::truth(&q.name, q.qtype)
 }
 
 fn key_question(q: &Question) -> key::Question<'_> {
