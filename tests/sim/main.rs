@@ -8,6 +8,7 @@
 #[path = "../support/message.rs"]
 mod message;
 
+mod cases;
 mod chance;
 mod faults;
 mod names;
@@ -57,7 +58,7 @@ fn the_same_seed_gives_the_same_log_byte_for_byte() {
         let logs = [0, 1].map(|_| {
             let mut world = World::new(Faults::draw(seed));
             world.run();
-            world.log
+            std::mem::take(&mut world.log)
         });
         assert!(logs[0] == logs[1], "seed {seed}");
         assert!(logs[0].len() > 1000, "seed {seed}: {}", logs[0]);

@@ -282,7 +282,7 @@ impl World {
                     }
                 }
                 self.now = awake;
-                self.rules.on_sleep(span);
+                self.rules.on_sleep(span, awake);
                 let notice = self.chance.millis(0, 1000);
                 self.at(self.now + notice, Event::Notices { jumped: false });
             }
