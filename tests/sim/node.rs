@@ -323,6 +323,7 @@ impl World {
     /// Carries out what a pursuit says.
     pub fn pursue(&mut self, id: PursuitId) {
         let now = self.now;
+        let was_dark = self.node.group().is_dark();
         let mut chance = self.chance.clone();
         let steps = self.with_desk(|desk| desk.next(id, &mut || chance.unit(), now));
         self.chance = chance;
@@ -330,10 +331,9 @@ impl World {
             let Some(task) = self.node.tasks.get(&id) else { return };
             let (key, question) = (task.key, task.question.clone());
             match step {
-                Step::Ask(ask) => self.ask_server(id, ask, &question),
+                Step::Ask(ask) => self.ask_server(id, ask, &question, was_dark),
                 Step::Reply(ways, answer) => {
-                    // A limit of ours that let no question out at all is told to nobody.
-                    if !self.rules.has_asked(id) {
+                    if self.rules.may_fail_silently(id) {
                         self.rules.on_trouble(key, now);
                     }
                     ways.into_iter().for_each(|way| self.answer(way, &answer));
@@ -372,7 +372,7 @@ impl World {
         }
     }
 
-    fn ask_server(&mut self, id: PursuitId, ask: Ask, question: &OwnedQuestion) {
+    fn ask_server(&mut self, id: PursuitId, ask: Ask, question: &OwnedQuestion, was_dark: bool) {
         let q = question.view();
         let server = usize::from(ask.server.0);
         let protocol = self.node.group().server(ask.server).settings.protocol;
@@ -380,7 +380,7 @@ impl World {
         let way = if over_tcp { " over TCP" } else { "" };
         let shown = names::text(q.name);
         self.note(format_args!("pursuit {} asks server {server}{way}: {} {shown}", id.0, ask.kind.word()));
-        self.rules.on_ask(id, &ask, &self.faults, &self.node, self.now);
+        self.rules.on_ask(id, &ask, &self.faults, was_dark, self.now);
         let packet = build::question(q.name, q.qtype, q.dnssec_ok, q.cd, ask.with_edns);
         let socket = Socket {
             purpose: Purpose::Attempt { id, ask },
@@ -533,6 +533,9 @@ impl World {
             Verdict::NoEdns => "no EDNS".into(),
             Verdict::Broken(_) => "broken".into(),
         };
+        if matches!(verdict, Verdict::Truncated) {
+            self.rules.on_truncated(id);
+        }
         if !matches!(verdict, Verdict::Answer { .. }) {
             self.rules.on_trouble(key, now);
         }

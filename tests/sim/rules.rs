@@ -69,6 +69,8 @@ struct Attempts {
     key: Key,
     by_server: Vec<u8>,
     seen: usize,
+    /// TC came: its failure is told to nobody.
+    truncated: bool,
 }
 
 /// The rules, and what they have seen.
@@ -292,8 +294,12 @@ impl Rules {
         // A lower tier's denial may have been held for better tiers: within that time it is given as it came.
         let held = if made.positive || made.tier == self.faults.best { Duration::ZERO } else { HELD_MAX };
         let says_stale = m.edes().iter().any(|e| matches!(e, 3 | 19));
-        let held = if self.slept_at >= Some(arrived) { FOREVER } else { held };
+        let held = if !held.is_zero() && self.slept_at >= Some(arrived) { FOREVER } else { held };
         let fresh = now < expires && !is_due || now <= arrived + held && !says_stale;
+        if asked.question.edns.is_none() && !held.is_zero() {
+            // Held or stale: without EDNS nobody can tell.
+            return "NXDOMAIN".into();
+        }
         if asked.question.edns.is_some() {
             self.check(fresh != says_stale, || {
                 format!("question {number}: stale by its reply: {says_stale}, but its TTL ran out at {expires:?}")
@@ -492,18 +498,25 @@ impl Rules {
     //------------ Questions to servers ------------------------------------------------------------------------------
 
     pub fn on_started(&mut self, id: PursuitId, key: Key, servers: usize) {
-        self.attempts.insert(id, Attempts { key, by_server: vec![0; servers], seen: 0 });
+        self.attempts.insert(id, Attempts { key, by_server: vec![0; servers], seen: 0, truncated: false });
     }
 
-    pub fn has_asked(&self, id: PursuitId) -> bool {
-        self.attempts.get(&id).is_some_and(|a| a.seen > 0)
+    pub fn on_truncated(&mut self, id: PursuitId) {
+        if let Some(a) = self.attempts.get_mut(&id) {
+            a.truncated = true;
+        }
+    }
+
+    /// May it fail without a word: by a limit of ours that let no question out, or since its answer is too large?
+    pub fn may_fail_silently(&self, id: PursuitId) -> bool {
+        self.attempts.get(&id).is_none_or(|a| a.seen == 0 || a.truncated)
     }
 
     pub fn on_done(&mut self, id: PursuitId) {
         self.attempts.remove(&id);
     }
 
-    pub fn on_ask(&mut self, id: PursuitId, ask: &Ask, f: &Faults, node: &Node, now: Moment) {
+    pub fn on_ask(&mut self, id: PursuitId, ask: &Ask, f: &Faults, was_dark: bool, now: Moment) {
         let server = usize::from(ask.server.0);
         self.packets_within_their_rate(server, now);
         let Some(attempts) = self.attempts.get_mut(&id) else { return self.fail(format!("{id:?} asks unasked")) };
@@ -519,7 +532,7 @@ impl Rules {
         let count = attempts.by_server[server];
         self.at_most_three_attempts(id, server, count);
         self.second_questions_within_their_budget(ask.kind, f.settings.hedge.budget, now);
-        if node.group().is_dark() {
+        if was_dark {
             self.few_names_in_the_dark(now);
         }
     }

@@ -9,11 +9,12 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use evenkeel::clock::Moment;
+use evenkeel::limits::{LOOP_PROBE_EVERY, LOOP_PROBE_SPAN};
 use evenkeel::resolve::desk::PursuitId;
 use evenkeel::upstream::group::Change;
 
 use crate::chance::Chance;
-use crate::faults::{BEGINS, Faults, Happening, Taste};
+use crate::faults::{BEGINS, Faults, Happening, Ill, Taste};
 use crate::message::Question;
 use crate::names;
 use crate::node::{Node, SocketId};
@@ -169,6 +170,9 @@ impl World {
             self.run_for(Duration::from_secs(1));
         }
         self.rules.the_best_tier_is_in_use_again(&self.node, best, self.now);
+        if self.faults.has_ill(Ill::Loops) {
+            self.run_for(LOOP_PROBE_EVERY + LOOP_PROBE_SPAN);
+        }
         self.rules.settled = true;
         self.run_for(Duration::from_secs(20));
         self.drain();
