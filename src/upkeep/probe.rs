@@ -88,7 +88,7 @@ async fn ask(
 }
 
 /// What a reply to a probe says. A truncated one passes by its RCODE: its body is not looked at.
-fn judge(packet: &[u8]) -> Probe {
+pub fn judge(packet: &[u8]) -> Probe {
     let code = match reply::check(packet) {
         Ok(reply) => reply.rcode(),
         Err(_) if reply::is_truncated(packet) => u16::from(packet[3] & 15),

@@ -194,6 +194,11 @@ impl Group {
         self.tiers.in_use()
     }
 
+    /// The hold in force: how long a better tier must be fit before it is used again.
+    pub fn hold(&self, now: Moment) -> Duration {
+        self.tiers.hold(self.pace(), now)
+    }
+
     /// Shifts so far: because a tier was unfit, because a better one held.
     pub fn shifts(&self) -> [u64; 2] {
         self.shifts
