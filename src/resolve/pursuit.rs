@@ -647,6 +647,12 @@ impl<W> Pursuit<W> {
         if now < self.denied_until {
             return;
         }
+        // One that waited for room may find the group dark meanwhile: it is one of the few names then, or waits on.
+        let waited = none_yet && self.denied_until != Moment::ZERO;
+        if waited && group.is_dark() && !group.allows_in_the_dark(now) {
+            self.denied_until = now + DENIED_PAUSE;
+            return;
+        }
         let spent = self.spent();
         let Some(server) = group.plan(&spent, draw(), draw(), now) else {
             if let Some(at) = group.room_at(&spent, now) {
