@@ -155,6 +155,8 @@ pub struct Pursuit<W> {
     told_unanswered: bool,
     /// Another question takes its place.
     gives_way: bool,
+    /// Did it wait for a server's packets a second?
+    short_of_room: bool,
     steps: VecDeque<Step<W>>,
 }
 
@@ -179,6 +181,7 @@ impl<W> Pursuit<W> {
             denied_until: Moment::ZERO,
             told_unanswered: false,
             gives_way: false,
+            short_of_room: false,
             steps: VecDeque::new(),
         }
     }
@@ -315,7 +318,10 @@ impl<W> Pursuit<W> {
                         if fault.has_packet() {
                             group.on_packet(server, now);
                         }
-                        group.on_copy(server, None, now);
+                        // What nobody answers is no evidence: it may be the name.
+                        if !fault.has_packet() || self.settled_by.is_some() {
+                            group.on_copy(server, None, now);
+                        }
                     }
                     Fault::PortClosed | Fault::Unreachable => {
                         group.on_port_closed(server, fault == Fault::Unreachable, now);
@@ -617,8 +623,8 @@ impl<W> Pursuit<W> {
                 _ => Fault::TimedOut,
             })
         };
-        // Without any attempt it was a limit of ours that let none out.
-        let local = faults().all(|f| f == Fault::Local);
+        // Without any attempt it was a limit of ours that let none out, or let it out too late.
+        let local = self.short_of_room || faults().all(|f| f == Fault::Local);
         // The most telling one: a reply that was of no use says more than silence.
         let ede = faults().filter(|f| *f != Fault::Local).map(Fault::ede).max();
         (ede.unwrap_or(if local { code::OTHER } else { code::NO_REACHABLE_AUTHORITY }), local)
@@ -658,6 +664,7 @@ impl<W> Pursuit<W> {
             if let Some(at) = group.room_at(&spent, now) {
                 // Its packets a second are spent: who may not be asked now may be soon.
                 self.denied_until = at;
+                self.short_of_room = true;
             } else if !anything_out {
                 let (ede, local) = self.reason();
                 self.fail(Some(ede), [].into(), !local, group, now);

@@ -69,16 +69,11 @@ impl Budget {
         (self.tokens + now.since(self.filled_at).as_secs_f64() * self.per_second).min(self.burst)
     }
 
-    /// When one question would be granted, if none is before.
-    pub fn next_at(&self, now: Moment) -> Moment {
-        let missing = (1.0 - self.tokens(now)).max(0.0);
+    /// When so many tokens are at hand, if none is taken before.
+    pub fn has_at(&self, tokens: f64, now: Moment) -> Moment {
+        let missing = (tokens - self.tokens(now)).max(0.0);
         // A little later, so that rounding does not make it a little too early.
         if missing == 0.0 { now } else { now + Duration::from_secs_f64(missing / self.per_second + 1e-6) }
-    }
-
-    /// Would one question be granted?
-    pub fn has_one(&self, now: Moment) -> bool {
-        self.tokens(now) >= 1.0
     }
 }
 

@@ -18,7 +18,7 @@ use super::bulkhead::{Bound, Bulkhead, Permit};
 use super::clients::Clients;
 use super::health::{Evidence, Probe, State};
 use super::latency::Latency;
-use super::server::Server;
+use super::server::{QUESTION_ROOM, Server};
 use super::tier::{Fitness, Pace, TIERS, Tiers};
 use super::zones::{Zone, Zones};
 use super::{ClientHash, GroupSettings, Order, ServerId, ZoneHash, family, hedge, loops};
@@ -352,7 +352,7 @@ impl Group {
     pub fn room_at(&self, asked: &[u8], now: Moment) -> Option<Moment> {
         let left = |i: &usize| asked[*i] < ATTEMPTS_PER_SERVER && !self.servers[*i].loops.is_found();
         let full = (0..self.servers.len()).filter(left).filter_map(|i| self.servers[i].rate.as_ref());
-        full.map(|rate| rate.next_at(now)).filter(|at| *at > now).min()
+        full.map(|rate| rate.has_at(QUESTION_ROOM, now)).filter(|at| *at > now).min()
     }
 
     /// May a second question go out for a client? Takes its price. Where little is left, one of several clients that

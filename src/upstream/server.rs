@@ -46,6 +46,9 @@ impl AskKind {
     }
 }
 
+/// Tokens that must be there before a question goes out.
+pub(super) const QUESTION_ROOM: f64 = 2.0;
+
 /// One server and what was learned of it.
 #[derive(Debug)]
 pub struct Server {
@@ -85,7 +88,7 @@ impl Server {
     pub(super) fn new(settings: ServerSettings, tier: usize, now: Moment) -> Self {
         let rate = (settings.packets_per_second > 0).then(|| {
             let per_second = f64::from(settings.packets_per_second);
-            Budget::new(per_second, (per_second / 10.0).max(1.0), now)
+            Budget::new(per_second, (per_second / 10.0).max(2.0), now)
         });
         Self {
             settings,
@@ -173,8 +176,9 @@ impl Server {
         self.probe_at_once = true;
     }
 
+    /// Is there room for a question, and for one packet more: it may have to be asked again over TCP?
     pub(super) fn has_room(&self, now: Moment) -> bool {
-        self.rate.as_ref().is_none_or(|r| r.has_one(now))
+        self.rate.as_ref().is_none_or(|r| r.tokens(now) >= QUESTION_ROOM)
     }
 
     pub(super) fn has_spoken_since_unfit(&self) -> bool {

@@ -145,7 +145,7 @@ impl Rules {
     pub fn new(f: &Faults) -> Self {
         let packets = f.servers.iter().map(|s| {
             let per_second = f64::from(s.packets_per_second);
-            (per_second > 0.0).then(|| Rate::new(per_second, (per_second / 10.0).max(1.0)))
+            (per_second > 0.0).then(|| Rate::new(per_second, (per_second / 10.0).max(2.0)))
         });
         Self {
             broken: None,
