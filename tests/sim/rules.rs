@@ -69,6 +69,8 @@ struct Attempts {
     key: Key,
     by_server: Vec<u8>,
     seen: usize,
+    /// Did it begin in the dark?
+    in_the_dark: bool,
     /// TC came: its failure is told to nobody.
     truncated: bool,
 }
@@ -109,7 +111,8 @@ struct Facts {
     same_view: bool,
     best: usize,
     slowest: Duration,
-    loops: bool,
+    /// Does each server forward to us at times?
+    loops: Vec<bool>,
     flaps_within_hold: bool,
     flood_alone: bool,
     tenant_alone: Option<usize>,
@@ -133,7 +136,7 @@ impl Facts {
                 .map(|s| Duration::from_millis(s.delay_ms + s.jitter_ms))
                 .max()
                 .unwrap_or_default(),
-            loops: f.has_ill(Ill::Loops),
+            loops: f.servers.iter().map(|s| s.spells.iter().any(|spell| spell.ill == Ill::Loops)).collect(),
             flaps_within_hold: f.only_flap_within_hold(),
             flood_alone: calm && f.only_one_zone_is_flooded(),
             tenant_alone: tenants.first().copied().filter(|_| calm && !f.is_tight()),
@@ -268,7 +271,7 @@ impl Rules {
         let number = asked.number;
         let Some(made) = number_of(m).and_then(|i| n.made.get(i)) else {
             // Our own reply to a server that forwards to us, cut to its size, has no number any more.
-            if self.faults.loops {
+            if self.faults.loops.contains(&true) {
                 return "looped".into();
             }
             self.fail(format!("question {number}: an answer that nobody made: {m:?}"));
@@ -497,8 +500,9 @@ impl Rules {
 
     //------------ Questions to servers ------------------------------------------------------------------------------
 
-    pub fn on_started(&mut self, id: PursuitId, key: Key, servers: usize) {
-        self.attempts.insert(id, Attempts { key, by_server: vec![0; servers], seen: 0, truncated: false });
+    pub fn on_started(&mut self, id: PursuitId, key: Key, servers: usize, in_the_dark: bool) {
+        self.attempts
+            .insert(id, Attempts { key, by_server: vec![0; servers], seen: 0, in_the_dark, truncated: false });
     }
 
     pub fn on_truncated(&mut self, id: PursuitId) {
@@ -524,17 +528,19 @@ impl Rules {
         if again {
             return;
         }
+        let first = attempts.seen == 0;
         attempts.seen = ask.attempt.0 + 1;
         if ask.kind == AskKind::Probe {
             return;
         }
         attempts.by_server[server] += 1;
-        let count = attempts.by_server[server];
+        let (count, in_the_dark) = (attempts.by_server[server], attempts.in_the_dark);
         self.at_most_three_attempts(id, server, count);
         self.second_questions_within_their_budget(ask.kind, f.settings.hedge.budget, now);
-        if was_dark {
+        if first && in_the_dark {
             self.few_names_in_the_dark(now);
         }
+        self.one_attempt_in_the_dark(id, !first && was_dark);
     }
 
     /// No server gets more than three attempts for one question.
@@ -561,6 +567,11 @@ impl Rules {
         self.check(within, || format!("more packets to server {server} than its limit"));
     }
 
+    /// In the dark a name is asked once: no second attempt goes out.
+    fn one_attempt_in_the_dark(&mut self, id: PursuitId, another: bool) {
+        self.check(!another, || format!("pursuit {} asks again in the dark", id.0));
+    }
+
     /// In the dark at most ten names a second are asked, beside probes.
     fn few_names_in_the_dark(&mut self, now: Moment) {
         let within = self.dark.count(now);
@@ -581,16 +592,16 @@ impl Rules {
         bytes: &[u8],
         storable: bool,
         network: &mut Network,
-        f: &Faults,
         now: Moment,
     ) {
         let m = Message::read(bytes);
         let Some(made) = number_of(&m).and_then(|i| network.made.get_mut(i)) else { return };
         // What went round by way of us has an age of its own.
-        let loops = f.servers[usize::from(ask.server.0)].spells.iter().any(|s| s.ill == Ill::Loops);
-        made.looped |= loops && made.server != usize::from(ask.server.0) || loops && made.arrived.is_some();
+        let server = usize::from(ask.server.0);
+        let loops = self.faults.loops[server];
+        made.looped |= loops && (made.server != server || made.arrived.is_some());
         made.arrived.get_or_insert(now);
-        let other_view = !made.positive && made.tier > self.faults.best && !f.settings.same_view;
+        let other_view = !made.positive && made.tier > self.faults.best && !self.faults.same_view;
         if other_view {
             self.trouble.insert(key, now);
         } else if ask.kind != AskKind::Probe && storable {
@@ -675,7 +686,8 @@ impl Rules {
         let h = &node.group().settings().health;
         let probe = (h.every.mul_f64(1.1) + h.timeout).max(COPY_EVERY * 2) + Duration::from_millis(400);
         // Loops are looked for once a minute.
-        let loops = if self.faults.loops { LOOP_PROBE_EVERY + LOOP_PROBE_SPAN } else { Duration::ZERO };
+        let loops =
+            if self.faults.loops.contains(&true) { LOOP_PROBE_EVERY + LOOP_PROBE_SPAN } else { Duration::ZERO };
         node.group().hold(now) + probe * h.rise + h.ramp + loops + SLACK
     }
 
