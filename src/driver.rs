@@ -363,6 +363,7 @@ impl Driver {
                     }
                     Step::Keep(entry) => self.keep(&running, entry),
                     Step::Remember(failed) => self.remember(&running, failed),
+                    Step::Tell(other) => running.cell.wake(other),
                     Step::Wait(at) => wake = Some(at),
                     Step::Done => {}
                 }

@@ -141,6 +141,12 @@ pub const REFRESHES_PER_SECOND: f64 = 100.0;
 pub const CLIENTS_SEEN_SPAN: Duration = Duration::from_secs(60);
 /// Pause between copies of live questions to a server that waits for them.
 pub const COPY_EVERY: Duration = Duration::from_secs(1);
+/// A group that was not weighed for longer was asleep with the machine: no tier held meanwhile.
+pub const WEIGHED_GAP_MAX: Duration = Duration::from_secs(5);
+/// A server that is down still speaks where a packet came from it this lately.
+pub const SPEAKING_SPAN: Duration = Duration::from_secs(10);
+/// Pause between probes for loops of a server that was not found to lead back: its way may have changed since.
+pub const LOOP_LOOK_EVERY: Duration = Duration::from_secs(600);
 /// Pause between probes for loops of a server that was found to lead back here.
 pub const LOOP_PROBE_EVERY: Duration = Duration::from_secs(60);
 /// How long the question of a loop probe may take to come back.

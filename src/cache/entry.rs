@@ -175,6 +175,9 @@ pub struct Entry {
     gone: AtomicBool,
     /// A stale answer is not asked again before this moment.
     ask_again_at: AtomicU64,
+    /// Until when records of a better tier, whose place others of a worse one took, outweigh a denial; the tier stands
+    /// in the lowest two bits. 0 is none.
+    vouched: AtomicU64,
     data: Option<Data>,
     /// Looked at only where the data is not fresh, so the lock is off the hit path.
     failure: Mutex<Option<Box<Failure>>>,
@@ -198,6 +201,7 @@ impl Entry {
             bits: question.bits(),
             gone: AtomicBool::new(false),
             ask_again_at: AtomicU64::new(0),
+            vouched: AtomicU64::new(0),
             data,
             failure: Mutex::new(failure),
         }
@@ -255,6 +259,17 @@ impl Entry {
                 .ask_again_at
                 .compare_exchange(at, (now + pause).as_nanos(), Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
+    }
+
+    /// `tier`, a better one than that of the records in here, gave records too; they count until then.
+    pub fn vouch(&self, tier: u8, until: Moment) {
+        self.vouched.store(until.as_nanos() & !3 | u64::from(tier & 3), Ordering::Relaxed);
+    }
+
+    /// The better tier that gave records before, and until when they count.
+    pub fn vouched(&self) -> Option<(u8, Moment)> {
+        let packed = self.vouched.load(Ordering::Relaxed);
+        (packed != 0).then(|| ((packed & 3) as u8, Moment::from_nanos(packed & !3)))
     }
 
     /// Copies outside the store let go from here on.

@@ -61,10 +61,13 @@ impl Cache {
     /// Stores an entry with an answer unless [`guard::may_replace`] forbids it. Says whether it was stored.
     pub fn keep(&self, key: Key, question: &Question<'_>, entry: Arc<Entry>, max_age: Duration, now: Moment) -> bool {
         let old = self.look(key, question);
-        if let (Some(had), Some(new)) = (old.as_ref().and_then(|e| e.data()), entry.data())
-            && !guard::may_replace(had, new, max_age, now)
-        {
-            return false;
+        if let (Some(had), Some(new)) = (&old, entry.data()) {
+            if !guard::may_replace(had, new, max_age, now) {
+                return false;
+            }
+            if let Some((tier, until)) = guard::inherits(had, new, max_age, now) {
+                entry.vouch(tier, until);
+            }
         }
         self.store.put(key, entry);
         // Where the store weighs and evicts later, front copies must let go of the old answer now.

@@ -207,25 +207,42 @@ impl<W> Desk<W> {
     /// [`Step::Done`] the pursuit is gone: what is still out for it is given up. `draw` gives random numbers in 0..1.
     pub fn next(&mut self, id: PursuitId, draw: &mut dyn FnMut() -> f64, now: Moment) -> Vec<Step<W>> {
         let mut steps = Vec::new();
-        let Some(place) = self.places.get_mut(&id) else { return vec![Step::Done] };
         loop {
+            let Some(place) = self.places.get_mut(&id) else {
+                steps.push(Step::Done);
+                return steps;
+            };
             let step = place.pursuit.next(&mut self.group, draw, now);
             let last = matches!(step, Step::Wait(_) | Step::Done);
             let done = matches!(step, Step::Done);
+            let kept = if let Step::Keep(entry) = &step { Some(entry.clone()) } else { None };
             steps.push(step);
+            if let Some(entry) = kept {
+                let (key, question) = (place.key, place.pursuit.question());
+                if let Some(other) = self.joins.find(key, &question).filter(|other| *other != id)
+                    && let Some(waiting) = self.places.get_mut(&other)
+                {
+                    waiting.pursuit.on_kept(&entry, &mut self.group, now);
+                    steps.push(Step::Tell(other));
+                }
+            }
             if !last {
                 continue;
             }
-            if !place.pursuit.is_open() {
-                self.joins.close(place.key, |open| *open == id);
-                if let Some(permit) = place.permit.take() {
-                    self.group.leave(permit);
-                }
-            }
+            self.close_where_over(id);
             if done {
                 self.remove(id, now);
             }
             return steps;
+        }
+    }
+
+    fn close_where_over(&mut self, id: PursuitId) {
+        if let Some(place) = self.places.get_mut(&id).filter(|p| !p.pursuit.is_open()) {
+            self.joins.close(place.key, |open| *open == id);
+            if let Some(permit) = place.permit.take() {
+                self.group.leave(permit);
+            }
         }
     }
 

@@ -374,6 +374,7 @@ impl World {
                 }
                 Step::Remember(_) => self.remembered += 1,
                 Step::Wait(at) => self.come(self.now.until(at), Coming::Wake(id)),
+                Step::Tell(other) => self.step(other),
                 Step::Keep(_) | Step::Done => {}
             }
         }

@@ -40,6 +40,7 @@ use crate::upstream::{ClientHash, Group, ServerId, ZoneHash};
 use crate::wire::edns::code;
 
 pub use super::attempt::{Ask, AttemptId};
+pub use super::desk::PursuitId;
 
 /// How long a settled pursuit listens for an attempt that is still out.
 const LINGER: Duration = Duration::from_secs(2);
@@ -84,6 +85,8 @@ pub enum Step<W> {
     Keep(Arc<Entry>),
     /// Remember that it failed.
     Remember(Failed),
+    /// Another pursuit of the desk has steps to take.
+    Tell(PursuitId),
     /// Nothing until then, or until something comes.
     Wait(Moment),
     /// It is over: give up what is still out.
@@ -196,6 +199,19 @@ impl<W> Pursuit<W> {
             && self.held.is_none()
             && now.since(self.started) >= after_min
             && self.attempts.iter().any(|a| !a.is_copy() && (a.overdue || !a.is_out()))
+    }
+
+    /// An earlier pursuit of the same question has got its answer after all: nobody waits longer for what is there.
+    pub fn on_kept(&mut self, entry: &Arc<Entry>, group: &mut Group, now: Moment) {
+        let whole = |tier: u8, negative: bool| !negative || tier == 0 || group.settings().same_view;
+        if self.is_open()
+            && let Some(data) = entry.data().filter(|d| whole(d.tier, d.kind.is_negative()))
+        {
+            self.held = None;
+            self.settled = Some(usize::from(data.tier));
+            self.reply_to_all(Answer::Fresh(entry.clone()));
+            self.judge(group, now);
+        }
     }
 
     /// Ends it in favour of another one, at its next step. That nobody has answered so far is told of its zone.
@@ -384,6 +400,21 @@ impl<W> Pursuit<W> {
             }
             None => self.settle(entry, from, storable, group, now),
         }
+        if other_view && self.settled.is_some() {
+            self.ask_the_slow(tier, group, now);
+        }
+    }
+
+    /// A lower tier's negative answer was taken since the better tier's servers are down. One that still speaks is
+    /// asked behind it: its late answer takes the negative one's place.
+    fn ask_the_slow(&mut self, tier: usize, group: &mut Group, now: Moment) {
+        let asked = self.attempts.iter().any(|a| !a.is_copy() && a.tier < tier && a.is_out());
+        if !asked
+            && let Some(server) = group.speaking_better(&self.asked, tier, now)
+            && group.allows_second(self.brief.client, true, now)
+        {
+            self.send(server, AskKind::Retry, group, now);
+        }
     }
 
     /// Until when an attempt on a better tier than `tier` is worth waiting for: its try time-out, where it is out and
@@ -408,8 +439,8 @@ impl<W> Pursuit<W> {
     fn settle_negative(&mut self, entry: Arc<Entry>, from: ServerId, storable: bool, group: &mut Group, now: Moment) {
         let tier = entry.data().map_or(0, |d| usize::from(d.tier));
         let max_age = group.settings().stale.max_age;
-        let had = self.brief.stale.as_ref().and_then(|e| e.data()).filter(|d| d.group == self.brief.group);
-        if had.is_some_and(|d| guard::outweighs(d, tier as u8, max_age, now)) {
+        let ours = |e: &&Arc<Entry>| e.data().is_some_and(|d| d.group == self.brief.group);
+        if self.brief.stale.as_ref().filter(ours).is_some_and(|e| guard::outweighs(e, tier as u8, max_age, now)) {
             self.fail(Some(code::STALE), [].into(), true, group, now);
         } else {
             self.settle(entry, from, storable, group, now);
@@ -557,7 +588,7 @@ impl<W> Pursuit<W> {
         let (mut patient, mut impatient, mut late) = (Vec::new(), Vec::new(), Vec::new());
         for w in self.waiters.drain(..) {
             match () {
-                () if stale.is_some() && (now >= w.stale_at || dark) => impatient.push(w.way),
+                () if stale.is_some() && (now >= w.stale_at.min(w.deadline) || dark) => impatient.push(w.way),
                 () if now >= w.deadline => late.push(w.way),
                 () => patient.push(w),
             }
@@ -616,8 +647,12 @@ impl<W> Pursuit<W> {
         if now < self.denied_until {
             return;
         }
-        let Some(server) = group.plan(&self.spent(), draw(), draw(), now) else {
-            if !anything_out {
+        let spent = self.spent();
+        let Some(server) = group.plan(&spent, draw(), draw(), now) else {
+            if let Some(at) = group.room_at(&spent, now) {
+                // Its packets a second are spent: who may not be asked now may be soon.
+                self.denied_until = at;
+            } else if !anything_out {
                 let (ede, local) = self.reason();
                 self.fail(Some(ede), [].into(), !local, group, now);
             }

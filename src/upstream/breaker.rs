@@ -5,8 +5,8 @@
 //! - **Silence** catches the hard outage. A question is overdue once it has waited its hedge delay. The server is
 //!   silent when at least 5 questions are overdue and nothing at all came from it for max(50 ms, 3 × hedge delay);
 //!   five questions in a row that found its port closed say the same at once. Its first packet ends silence. One
-//!   lost packet is one overdue question, never more. Where all that is overdue comes from one zone, or from one of
-//!   several clients, it may be them: then a probe must be overdue too.
+//!   lost packet is one overdue question, never more. Where fewer than three are left without one zone's,
+//!   or without one of several clients', it may be them: then a probe must be overdue too.
 //! - **Faults** catch the gray failure: a question that this server failed, or answered late, and that another server
 //!   answered. What nobody answered is no fault. The last [`WINDOW`] judged questions within [`WINDOW_SPAN`] count, of
 //!   one zone or one of several clients at most [`WINDOW_SHARE`]. At least [`FAULTS_MIN`] faults, half of all,
@@ -31,6 +31,11 @@ pub const WINDOW_SPAN: Duration = Duration::from_secs(10);
 pub const FAULTS_MIN: usize = 6;
 /// Faults that must be left without the worst zone's, and without the worst client's.
 pub const FAULTS_LEFT_MIN: usize = 4;
+
+/// Overdue questions whose zone and client are kept.
+const WITNESSES_MAX: usize = 16;
+/// Of them, those that must be left without the loudest zone's, and without the loudest client's.
+const WITNESSES_LEFT_MIN: usize = 3;
 
 /// How one question to a server ended, once that is clear.
 #[derive(Clone, Copy, Debug)]
@@ -69,14 +74,6 @@ impl Tally {
     }
 }
 
-/// Who asked what is overdue: one or several.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Witnesses {
-    first: (ZoneHash, ClientHash),
-    many_zones: bool,
-    many_clients: bool,
-}
-
 /// What is known of one server from live questions.
 #[derive(Clone, Debug, Default)]
 pub struct Breaker {
@@ -84,7 +81,8 @@ pub struct Breaker {
     overdue: u32,
     /// When the first question went out to which, or since which, no packet came.
     quiet_since: Option<Moment>,
-    witnesses: Option<Witnesses>,
+    /// Whose questions are overdue: the first of them.
+    witnesses: Vec<(ZoneHash, ClientHash)>,
     ports_closed: u32,
     window: VecDeque<Judged>,
 }
@@ -108,7 +106,7 @@ impl Breaker {
     /// Any packet came.
     pub fn on_packet(&mut self, now: Moment) {
         self.overdue = 0;
-        self.witnesses = None;
+        self.witnesses.clear();
         self.ports_closed = 0;
         self.quiet_since = (self.outstanding > 0).then_some(now);
     }
@@ -116,10 +114,19 @@ impl Breaker {
     /// A question has waited its hedge delay.
     pub fn on_overdue(&mut self, zone: ZoneHash, client: ClientHash) {
         self.overdue = self.overdue.saturating_add(1);
-        let fresh = Witnesses { first: (zone, client), many_zones: false, many_clients: false };
-        let w = self.witnesses.get_or_insert(fresh);
-        w.many_zones |= w.first.0 != zone;
-        w.many_clients |= w.first.1 != client;
+        if self.witnesses.len() < WITNESSES_MAX {
+            self.witnesses.push((zone, client));
+        }
+    }
+
+    /// Are enough questions overdue without those of the loudest zone, and without those of the loudest client?
+    fn is_witnessed(&self, only_client: bool) -> bool {
+        let left = |alike: &dyn Fn(&(ZoneHash, ClientHash), &(ZoneHash, ClientHash)) -> bool| {
+            let count = |w: &(ZoneHash, ClientHash)| self.witnesses.iter().filter(|other| alike(w, other)).count();
+            self.witnesses.len() - self.witnesses.iter().map(count).max().unwrap_or(0)
+        };
+        left(&|a, b| a.0 == b.0) >= WITNESSES_LEFT_MIN
+            && (only_client || left(&|a, b| a.1 == b.1) >= WITNESSES_LEFT_MIN)
     }
 
     /// The server's port was found closed, or its host unreachable.
@@ -144,8 +151,8 @@ impl Breaker {
 
     /// Is the server silent? `probe_overdue`: has a probe, sent since the last packet, waited its hedge delay?
     pub fn is_silent(&self, hedge_after: Duration, only_client: bool, probe_overdue: bool, now: Moment) -> bool {
-        let witnessed = || self.witnesses.is_some_and(|w| w.many_zones && (w.many_clients || only_client));
-        self.ports_closed >= SILENT_OVERDUE_MIN || self.is_suspect(hedge_after, now) && (probe_overdue || witnessed())
+        self.ports_closed >= SILENT_OVERDUE_MIN
+            || self.is_suspect(hedge_after, now) && (probe_overdue || self.is_witnessed(only_client))
     }
 
     /// Would it be silent, were it not for who says so?
@@ -270,7 +277,8 @@ mod tests {
     fn what_one_zone_or_one_of_several_clients_says_needs_a_probe_that_is_overdue_too() {
         for (what, zones, clients, only_client, want) in [
             ("several zones of the only client", 5, 1, true, true),
-            ("several zones and clients", 5, 2, false, true),
+            ("several zones and clients", 5, 5, false, true),
+            ("a loud client and two questions of others", 5, 2, false, false),
             ("one of several clients", 5, 1, false, false),
             ("one zone", 1, 5, false, false),
         ] {

@@ -6,6 +6,8 @@
 //!
 //! Invariant: over any span, withdrawals ≤ share × first questions + floor × span + burst.
 
+use std::time::Duration;
+
 use crate::clock::Moment;
 use crate::limits::{BUDGET_BURST, BUDGET_FLOOR_PER_SECOND, DOWN_ASKS_PER_SECOND, REFRESHES_PER_SECOND};
 
@@ -65,6 +67,13 @@ impl Budget {
     /// What is at hand.
     pub fn tokens(&self, now: Moment) -> f64 {
         (self.tokens + now.since(self.filled_at).as_secs_f64() * self.per_second).min(self.burst)
+    }
+
+    /// When one question would be granted, if none is before.
+    pub fn next_at(&self, now: Moment) -> Moment {
+        let missing = (1.0 - self.tokens(now)).max(0.0);
+        // A little later, so that rounding does not make it a little too early.
+        if missing == 0.0 { now } else { now + Duration::from_secs_f64(missing / self.per_second + 1e-6) }
     }
 
     /// Would one question be granted?

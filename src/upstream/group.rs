@@ -28,7 +28,10 @@ pub use super::outlook::Belief;
 pub use super::server::AskKind;
 use crate::cache::freshness::Patience;
 use crate::clock::Moment;
-use crate::limits::{ATTEMPTS_PER_SERVER, BUDGET_BURST, COPY_EVERY, DOWN_AFTER_SILENT, NO_EDNS_SPAN, PATIENCE_AUTO};
+use crate::limits::{
+    ATTEMPTS_PER_SERVER, BUDGET_BURST, COPY_EVERY, DOWN_AFTER_SILENT, HEDGE_AFTER, NO_EDNS_SPAN, PATIENCE_AUTO,
+    SPEAKING_SPAN, WEIGHED_GAP_MAX,
+};
 use crate::wire::Name;
 
 /// Answered questions that are kept for copies.
@@ -53,6 +56,7 @@ pub struct Group {
     /// Time that names not in cache took.
     misses: Latency,
     pub(super) started: Moment,
+    weighed_at: Moment,
     pub(super) answered: bool,
     pub(super) dark: bool,
     healings: u32,
@@ -85,6 +89,7 @@ impl Group {
             bulkhead: Bulkhead::default(),
             misses: Latency::default(),
             started: now,
+            weighed_at: now,
             answered: false,
             dark: false,
             healings: 0,
@@ -333,6 +338,23 @@ impl Group {
             .map(id)
     }
 
+    /// A server of a better tier than `tier` that was not asked and, though not fit, has spoken of late.
+    pub fn speaking_better(&self, asked: &[u8], tier: usize, now: Moment) -> Option<ServerId> {
+        let speaks = |s: &Server| s.heard_at.is_some_and(|at| now.since(at) <= SPEAKING_SPAN);
+        (0..self.servers.len())
+            .filter(|i| asked[*i] == 0 && self.servers[*i].tier < tier)
+            .filter(|i| speaks(&self.servers[*i]) && self.servers[*i].takes_questions(now))
+            .min_by_key(|i| self.servers[*i].tier)
+            .map(id)
+    }
+
+    /// When a server that may still be asked, but for its packets a second, has room.
+    pub fn room_at(&self, asked: &[u8], now: Moment) -> Option<Moment> {
+        let left = |i: &usize| asked[*i] < ATTEMPTS_PER_SERVER && !self.servers[*i].loops.is_found();
+        let full = (0..self.servers.len()).filter(left).filter_map(|i| self.servers[i].rate.as_ref());
+        full.map(|rate| rate.next_at(now)).filter(|at| *at > now).min()
+    }
+
     /// May a second question go out for a client? Takes its price. Where little is left, one of several clients that
     /// took more than half of late gets none. `count_denial`: a pursuit that asks again after a denial is not counted
     /// once more.
@@ -347,7 +369,8 @@ impl Group {
         granted
     }
 
-    /// A convicted or silent server that is due for a copy of a live question, not among those `asked`.
+    /// A server that is due for a copy of a live question, not among those `asked`: convicted, silent, or of a better
+    /// tier within its hold, whose fitness would be unseen else.
     pub fn copy_to(&mut self, asked: &[u8], now: Moment) -> Option<ServerId> {
         if self.dark {
             return None;
@@ -355,7 +378,7 @@ impl Group {
         let due = (0..self.servers.len()).find(|i| {
             let s = &self.servers[*i];
             asked[*i] == 0
-                && (s.health.wants_copies() || s.silent_since.is_some())
+                && (s.health.wants_copies() || s.silent_since.is_some() || s.is_fit() && s.tier < self.tiers.in_use())
                 && s.copied_at.is_none_or(|at| now.since(at) >= COPY_EVERY)
                 && s.takes_questions(now)
         })?;
@@ -467,6 +490,9 @@ impl Group {
     /// A copy of a live question, for which [`Group::on_sent`] was told [`AskKind::Probe`], was answered or not.
     pub fn on_copy(&mut self, server: ServerId, took: Option<Duration>, now: Moment) {
         let rise = self.settings.health.rise;
+        if took.is_none_or(|took| took > HEDGE_AFTER.max) {
+            self.break_hold(server, now);
+        }
         let s = self.at(server);
         match took {
             Some(took) => {
@@ -481,7 +507,11 @@ impl Group {
     /// A probe ended.
     pub fn on_probe(&mut self, server: ServerId, probe: Probe, now: Moment) {
         let (fall, rise) = (self.settings.health.fall, self.settings.health.rise);
+        if probe == Probe::Failed {
+            self.break_hold(server, now);
+        }
         let s = self.at(server);
+        s.on_probe_ended(probe != Probe::Failed, now);
         s.health.on_probe(probe, fall, rise, now);
         if probe == Probe::Failed {
             if !s.is_fit() {
@@ -495,6 +525,15 @@ impl Group {
             }
         }
         self.weigh(now);
+    }
+
+    /// A fit server of a better tier failed a question that no client waits for: its tier has not held without a break.
+    fn break_hold(&mut self, server: ServerId, now: Moment) {
+        let s = self.server(server);
+        let (tier, fit) = (s.tier, s.is_fit());
+        if fit && tier < self.tiers.in_use() {
+            self.tiers.restart_hold(tier, now);
+        }
     }
 
     fn on_spoken(&mut self) {
@@ -554,6 +593,11 @@ impl Group {
 
     /// Draws the conclusions that time alone brings too: called at every event, and a few times a second.
     pub fn weigh(&mut self, now: Moment) {
+        // The prober weighs a few times a second: who did not was asleep, and what is not seen is no fitness.
+        if now.since(self.weighed_at) > WEIGHED_GAP_MAX {
+            self.tiers.restart_holds(now);
+        }
+        self.weighed_at = now;
         let only_client = self.clients.is_only(now);
         for i in 0..self.servers.len() {
             let hedge_after = hedge::after(&self.settings.hedge, &self.servers[i].latency);

@@ -3,12 +3,13 @@
 //! Pure. A loop is found by a question with a name that nobody else can ask: `<16 random digits>.evenkeel-loop.<zone>`,
 //! the zone being one of the group's. Where it comes in at our own door, the server that it was sent to forwards to us,
 //! by whatever detour. That server is left out and reported; it is asked again every minute, and is taken back when a
-//! question did not come back for [`LOOP_PROBE_SPAN`]. The process never ends for it.
+//! question did not come back for [`LOOP_PROBE_SPAN`]. The others are asked every ten minutes, since their way may
+//! change. The process never ends for it.
 //!
 //! A question of ours that comes in is refused, never forwarded: it does not go round twice.
 
 use crate::clock::Moment;
-use crate::limits::{LOOP_PROBE_EVERY, LOOP_PROBE_SPAN};
+use crate::limits::{LOOP_LOOK_EVERY, LOOP_PROBE_EVERY, LOOP_PROBE_SPAN};
 use crate::wire::Name;
 
 const LABEL: &[u8] = b"\x0devenkeel-loop";
@@ -30,9 +31,10 @@ impl Loop {
         self.found
     }
 
-    /// Is a question due? Once for a server that is new, and every minute for one that leads back.
+    /// Is a question due? For a server that is new at once.
     pub fn is_due(&self, now: Moment) -> bool {
-        self.asked_at.is_none_or(|at| self.found && now.since(at) >= LOOP_PROBE_EVERY)
+        let pause = if self.found { LOOP_PROBE_EVERY } else { LOOP_LOOK_EVERY };
+        self.asked_at.is_none_or(|at| now.since(at) >= pause)
     }
 
     /// A question goes out.
@@ -95,7 +97,7 @@ mod tests {
         let mut l = Loop::default();
         assert!(l.is_due(at(1)));
         l.on_sent(7, at(1));
-        assert!(!l.is_due(at(1000)) && !l.on_came_in(8) && !l.is_found());
+        assert!(!l.is_due(at(600)) && l.is_due(at(601)) && !l.on_came_in(8) && !l.is_found());
         assert!(l.on_came_in(7) && l.is_found());
         assert!(!l.on_came_in(7), "once");
         assert!(!l.is_due(at(60)) && l.is_due(at(61)));

@@ -2,12 +2,14 @@
 //!
 //! Pure. A fleet of thousands probes the same resolver, so probes are few and spread by a tenth: before the group's
 //! first answer every 200 ms for a second; in the dark every second; in doubt every `every`; a fit server 10 s after
-//! its last answer, so that one that answers live questions is not probed. One that is suspected of silence is probed
-//! at once, but no more often than every 200 ms.
+//! its last answer, so that one that answers live questions is not probed; one of a better tier within its hold
+//! every `every`, since nobody else asks it. One that is suspected of silence is probed at once, but no more often than
+//! every 200 ms.
 //!
 //! More than one question is asked where a probe has failed: the configured ones in turn, and among them one that was
-//! answered live of late, since a resolver may answer the root from memory and nothing else, or everything but that. A server that waits for copies gets one of
-//! those where clients have sent none for two seconds, so that it comes back on a quiet node too.
+//! answered live of late, since a resolver may answer the root from memory and nothing else, or everything but that. A
+//! server that waits for copies gets one of those where clients have sent none for two seconds, so that it comes back
+//! on a quiet node too.
 
 use std::time::Duration;
 
@@ -65,7 +67,8 @@ impl Group {
     /// The pause between probes of a server, and since when it counts.
     fn pace_of(&self, s: &Server, now: Moment) -> (Duration, Option<Moment>) {
         let every = self.settings.health.every;
-        let doubt = s.health.in_doubt() || s.breaker.in_doubt() || !s.is_fit();
+        let within_hold = s.tier < self.tier_in_use();
+        let doubt = s.health.in_doubt() || s.breaker.in_doubt() || !s.is_fit() || within_hold;
         if !self.answered && now.since(self.started) < PROBE_START_SPAN {
             (PROBE_EVERY_START.min(every), s.probed_at)
         } else if self.dark || !self.answered {

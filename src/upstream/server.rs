@@ -13,7 +13,7 @@ use super::health::{Health, State};
 use super::latency::Latency;
 use super::loops::Loop;
 use crate::clock::Moment;
-use crate::limits::HEDGE_AFTER;
+use crate::limits::{HEDGE_AFTER, SILENT_AFTER_MIN};
 
 /// What a question to a server is for. The word is a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub struct Server {
     pub(super) loops: Loop,
     pub(super) probe_at_once: bool,
     pub(super) probed_at: Option<Moment>,
+    /// How long its slowest probe of late took.
+    pub(super) probe_took: Duration,
     pub(super) probe_turn: usize,
     pub(super) copied_at: Option<Moment>,
     pub(super) no_edns_until: Moment,
@@ -101,6 +103,7 @@ impl Server {
             loops: Loop::default(),
             probe_at_once: false,
             probed_at: None,
+            probe_took: Duration::ZERO,
             probe_turn: 0,
             copied_at: None,
             no_edns_until: Moment::ZERO,
@@ -125,8 +128,9 @@ impl Server {
 
     /// Is it silent? Once found so it is until its next packet.
     pub(super) fn is_silent(&self, hedge_after: Duration, only_client: bool, now: Moment) -> bool {
+        let wait = (hedge_after * 3).max(SILENT_AFTER_MIN).max(self.probe_took * 2);
         let probe_overdue = self.silent_since.is_some()
-            || self.is_probed_since_quiet() && self.probed_at.is_some_and(|at| now.since(at) >= hedge_after);
+            || self.is_probed_since_quiet() && self.probed_at.is_some_and(|at| now.since(at) >= wait);
         self.breaker.is_silent(hedge_after, only_client, probe_overdue, now)
     }
 
@@ -141,6 +145,13 @@ impl Server {
             unfit_since: if self.judged_fit() { self.unreachable_at } else { self.unfit_at },
             unreachable: self.unreachable_at.is_some(),
             heard_at: self.heard_at,
+        }
+    }
+
+    /// A probe was answered or not. Where several were out the time counts from the last one.
+    pub(super) fn on_probe_ended(&mut self, answered: bool, now: Moment) {
+        if let Some(at) = self.probed_at.filter(|_| answered) {
+            self.probe_took = now.since(at).max(self.probe_took.mul_f64(0.7));
         }
     }
 

@@ -142,12 +142,22 @@ impl Tiers {
         self.in_use
     }
 
+    /// Time went by unseen: no tier has been fit for any.
+    pub fn restart_holds(&mut self, now: Moment) {
+        self.fit_since = self.fit_since.map(|s| s.map(|_| now));
+    }
+
+    /// A tier broke within its hold, without being unfit: it has been fit for no time.
+    pub fn restart_hold(&mut self, tier: usize, now: Moment) {
+        self.fit_since[tier] = self.fit_since[tier].map(|_| now);
+    }
+
     /// A jump of the clock, a suspend, a change of the network: no tier has been fit for any time, and flaps before it
     /// count no more.
     pub fn forgive(&mut self, now: Moment) {
         self.damp = Damp::default();
         self.retaken = false;
-        self.fit_since = self.fit_since.map(|s| s.map(|_| now));
+        self.restart_holds(now);
     }
 
     /// When a better tier's hold will be over.

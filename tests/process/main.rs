@@ -11,6 +11,7 @@ mod support;
 mod bytes;
 mod forward;
 mod network;
+mod neighbours;
 mod outage;
 mod process;
 mod stale;

@@ -5,6 +5,7 @@
 //! It keeps every question.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -62,10 +63,16 @@ impl Upstream {
             seen: Vec::new(),
             connections: 0,
         };
-        let mut upstream =
-            Self { address: super::free_address(), script: Arc::new(Mutex::new(script)), loops: Vec::new() };
-        upstream.open();
-        upstream
+        let script = Arc::new(Mutex::new(script));
+        // A free port may be taken before it is bound, by a socket on all addresses: then another one.
+        let taken_at_most = 20;
+        for _ in 0..taken_at_most {
+            let mut upstream = Self { address: super::free_address(), script: script.clone(), loops: Vec::new() };
+            if upstream.try_open().is_ok() {
+                return upstream;
+            }
+        }
+        panic!("each of {taken_at_most} free ports was taken");
     }
 
     /// [`Upstream::new`] that behaves so from the start.
@@ -107,12 +114,17 @@ impl Upstream {
 
     /// Opens the port again after [`Upstream::close`].
     pub fn open(&mut self) {
+        super::wait_for("the port", Duration::from_secs(2), || self.try_open().ok());
+    }
+
+    fn try_open(&mut self) -> io::Result<()> {
         let (udp, tcp) = runtime().block_on(async {
-            let tcp = TcpListener::bind(self.address).await.unwrap();
-            (UdpSocket::bind(self.address).await.unwrap(), tcp)
-        });
+            let tcp = TcpListener::bind(self.address).await?;
+            Ok::<_, io::Error>((UdpSocket::bind(self.address).await?, tcp))
+        })?;
         self.loops.push(runtime().spawn(serve_udp(udp, self.script.clone())));
         self.loops.push(runtime().spawn(serve_tcp(tcp, self.script.clone())));
+        Ok(())
     }
 
     /// Every question since the start or [`Upstream::forget`], probes among them.
