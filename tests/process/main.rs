@@ -10,8 +10,8 @@ mod support;
 
 mod bytes;
 mod forward;
-mod network;
 mod neighbours;
+mod network;
 mod outage;
 mod process;
 mod stale;

@@ -351,6 +351,7 @@ impl World {
                     let what = (failed.ede, failed.kept_edes);
                     self.node.cache.remember(key, &question.view(), what, (STAMP, healings), now);
                 }
+                Step::Tell(other) => self.pursue(other),
                 Step::Wait(at) => {
                     if at <= now {
                         self.rules.fail(format!("pursuit {} waits for what is past", id.0));

@@ -27,22 +27,6 @@ use crate::node::{Node, STAMP};
 use crate::rate::Rate;
 use crate::servers::{Network, number_of};
 
-/// Findings whose fix in the core is awaited, by their number in the simulation's list: their checks are off.
-mod awaited {
-    /// More packets than `packets_per_second` in one turn of the prober.
-    pub const F1: bool = true;
-    /// SERVFAIL at a deadline before patience is over.
-    pub const F2: bool = true;
-    /// A late answer of another pursuit is not given on.
-    pub const F3: bool = true;
-    /// A probe is overdue after 20 ms.
-    pub const F4: bool = true;
-    /// A tier within its hold is not watched.
-    pub const F6: bool = true;
-    /// Records of a third tier between a denial and the records that it hides.
-    pub const F9: bool = true;
-}
-
 /// A client's question as it came.
 #[derive(Clone, Debug)]
 pub struct Asked {
@@ -416,11 +400,7 @@ impl Rules {
             expires = expires.min(due);
         }
         let until = expires + self.faults.max_age;
-        let at_deadline = awaited::F2 && now == asked.deadline;
-        let late = awaited::F3 && kept.stored >= asked.at;
-        self.check(now >= until || at_deadline || late, || {
-            format!("question {}: SERVFAIL though {kept:?} can be served", asked.number)
-        });
+        self.check(now >= until, || format!("question {}: SERVFAIL though {kept:?} can be served", asked.number));
     }
 
     /// While the group is believed healthy, nobody gets a stale answer who has had an answer within patience; and
@@ -437,7 +417,7 @@ impl Rules {
         if asked.belief != Belief::Healthy || asked.failed_of_late || asked.patience.is_zero() {
             return;
         }
-        let answered = !awaited::F3 && self.answered.get(&key).is_some_and(|at| *at >= asked.at);
+        let answered = self.answered.get(&key).is_some_and(|at| *at >= asked.at);
         self.check(!answered, || format!("question {}: stale though the answer came in time", asked.number));
         let asked_past = past.saturating_sub(now.since(asked.at));
         let wait = if is_recent(asked_past, ttl) { asked.patience } else { PATIENCE_OLD.max(asked.patience) };
@@ -563,7 +543,7 @@ impl Rules {
 
     /// Over any window, packets to a server are at most `packets_per_second` × its length + a tenth of a second's.
     fn packets_within_their_rate(&mut self, server: usize, now: Moment) {
-        let within = awaited::F1 || self.packets[server].as_mut().is_none_or(|rate| rate.count(now));
+        let within = self.packets[server].as_mut().is_none_or(|rate| rate.count(now));
         self.check(within, || format!("more packets to server {server} than its limit"));
     }
 
@@ -619,9 +599,6 @@ impl Rules {
             records[tier..].fill(None);
         } else {
             records[tier] = Some(new);
-            if awaited::F9 {
-                records[..tier].fill(None);
-            }
         }
     }
 
@@ -631,7 +608,7 @@ impl Rules {
         if self.faults.flood_alone {
             self.a_flood_alone_convicts_nobody(change);
         }
-        if let (true, Change::Shift(shift)) = (!awaited::F4 && self.is_one_of_several(now), change) {
+        if let (true, Change::Shift(shift)) = (self.is_one_of_several(now), change) {
             self.fail(format!("{shift:?} while only a tenant's zones fail"));
         }
         let Change::Shift(shift) = change else { return };
@@ -659,12 +636,12 @@ impl Rules {
     /// A flood of a dead zone, with no other traffic, convicts no server and moves no tier.
     fn a_flood_alone_convicts_nobody(&mut self, change: Change) {
         let convicts = matches!(change, Change::Down(..) | Change::Shift(_) | Change::Dark);
-        self.check(awaited::F4 || !convicts, || format!("{change:?} by a dead zone's flood alone"));
+        self.check(!convicts, || format!("{change:?} by a dead zone's flood alone"));
     }
 
     /// Where every up phase of a flapping tier is shorter than the hold, an outage moves traffic at most twice.
     fn at_most_two_shifts_while_each_up_phase_is_short(&mut self, _f: &Faults) {
-        let within = awaited::F6 || !self.faults.flaps_within_hold || self.shifts <= 2;
+        let within = !self.faults.flaps_within_hold || self.shifts <= 2;
         self.check(within, || "a third tier shift in one outage".into());
     }
 
