@@ -270,7 +270,7 @@ impl World {
             }
             Opened::Started(id, yielded) => {
                 self.node.tasks.insert(id, Task { key: opening.key, question, generation: 0 });
-                self.rules.on_started(id, opening.key, self.node.group().servers().len(), was_dark);
+                self.rules.on_started(id, opening.key, self.node.group().servers().len(), was_dark, now);
                 if let Some(other) = yielded {
                     if let Some(task) = self.node.tasks.get(&other) {
                         self.rules.on_trouble(task.key, now);

@@ -53,6 +53,7 @@ struct Attempts {
     key: Key,
     by_server: Vec<u8>,
     seen: usize,
+    begun: Moment,
     /// Did it begin in the dark?
     in_the_dark: bool,
     /// TC came: its failure is told to nobody.
@@ -480,9 +481,11 @@ impl Rules {
 
     //------------ Questions to servers ------------------------------------------------------------------------------
 
-    pub fn on_started(&mut self, id: PursuitId, key: Key, servers: usize, in_the_dark: bool) {
-        self.attempts
-            .insert(id, Attempts { key, by_server: vec![0; servers], seen: 0, in_the_dark, truncated: false });
+    pub fn on_started(&mut self, id: PursuitId, key: Key, servers: usize, in_the_dark: bool, now: Moment) {
+        self.attempts.insert(
+            id,
+            Attempts { key, by_server: vec![0; servers], seen: 0, begun: now, in_the_dark, truncated: false },
+        );
     }
 
     pub fn on_truncated(&mut self, id: PursuitId) {
@@ -514,10 +517,11 @@ impl Rules {
             return;
         }
         attempts.by_server[server] += 1;
-        let (count, in_the_dark) = (attempts.by_server[server], attempts.in_the_dark);
+        let (count, in_the_dark, begun) = (attempts.by_server[server], attempts.in_the_dark, attempts.begun);
         self.at_most_three_attempts(id, server, count);
         self.second_questions_within_their_budget(ask.kind, f.settings.hedge.budget, now);
-        if first && in_the_dark {
+        // What made it dark at the moment of its beginning came too late for it.
+        if first && was_dark && (in_the_dark || begun < now) {
             self.few_names_in_the_dark(now);
         }
         self.one_attempt_in_the_dark(id, !first && was_dark);
