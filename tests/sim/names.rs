@@ -56,7 +56,7 @@ pub fn truth(name: &[u8], qtype: u16) -> Truth {
             let unique = host.starts_with('u');
             let ttl =
                 if host.starts_with('o') { 0 } else { TTLS[(number.wrapping_mul(2_654_435_761) >> 29) as usize] };
-            Truth::Addresses { number: number % UNIQUE | if unique { UNIQUE } else { 0 }, ttl }
+            Truth::Addresses { number: (number % UNIQUE) | if unique { UNIQUE } else { 0 }, ttl }
         }
         (Some(b'n' | b'u' | b'o'), _) => Truth::NoData,
         (Some(b'g'), rtype::TXT) => Truth::Big,

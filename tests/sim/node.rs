@@ -262,6 +262,7 @@ impl World {
             stale: opening.stale,
             waiter,
         };
+        let was_dark = self.node.group().is_dark();
         match self.with_desk(|desk| desk.open(request, now)) {
             Opened::Joined(id) => {
                 self.note(format_args!("joins pursuit {}", id.0));
@@ -269,7 +270,7 @@ impl World {
             }
             Opened::Started(id, yielded) => {
                 self.node.tasks.insert(id, Task { key: opening.key, question, generation: 0 });
-                self.rules.on_started(id, opening.key, self.node.group().servers().len());
+                self.rules.on_started(id, opening.key, self.node.group().servers().len(), was_dark, now);
                 if let Some(other) = yielded {
                     if let Some(task) = self.node.tasks.get(&other) {
                         self.rules.on_trouble(task.key, now);
@@ -521,7 +522,7 @@ impl World {
                 };
                 let verdict = vet::vet(&bytes, &question.view(), terms, now);
                 if let Verdict::Answer { storable, .. } = &verdict {
-                    self.rules.on_answer(key, &ask, &bytes, *storable, &mut self.network, &self.faults, now);
+                    self.rules.on_answer(key, &ask, &bytes, *storable, &mut self.network, now);
                 }
                 verdict
             }

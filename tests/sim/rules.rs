@@ -27,22 +27,6 @@ use crate::node::{Node, STAMP};
 use crate::rate::Rate;
 use crate::servers::{Network, number_of};
 
-/// Findings whose fix in the core is awaited, by their number in the simulation's list: their checks are off.
-mod awaited {
-    /// More packets than `packets_per_second` in one turn of the prober.
-    pub const F1: bool = true;
-    /// SERVFAIL at a deadline before patience is over.
-    pub const F2: bool = true;
-    /// A late answer of another pursuit is not given on.
-    pub const F3: bool = true;
-    /// A probe is overdue after 20 ms.
-    pub const F4: bool = true;
-    /// A tier within its hold is not watched.
-    pub const F6: bool = true;
-    /// Records of a third tier between a denial and the records that it hides.
-    pub const F9: bool = true;
-}
-
 /// A client's question as it came.
 #[derive(Clone, Debug)]
 pub struct Asked {
@@ -69,6 +53,9 @@ struct Attempts {
     key: Key,
     by_server: Vec<u8>,
     seen: usize,
+    begun: Moment,
+    /// Did it begin in the dark?
+    in_the_dark: bool,
     /// TC came: its failure is told to nobody.
     truncated: bool,
 }
@@ -109,7 +96,8 @@ struct Facts {
     same_view: bool,
     best: usize,
     slowest: Duration,
-    loops: bool,
+    /// Does each server forward to us at times?
+    loops: Vec<bool>,
     flaps_within_hold: bool,
     flood_alone: bool,
     tenant_alone: Option<usize>,
@@ -133,7 +121,7 @@ impl Facts {
                 .map(|s| Duration::from_millis(s.delay_ms + s.jitter_ms))
                 .max()
                 .unwrap_or_default(),
-            loops: f.has_ill(Ill::Loops),
+            loops: f.servers.iter().map(|s| s.spells.iter().any(|spell| spell.ill == Ill::Loops)).collect(),
             flaps_within_hold: f.only_flap_within_hold(),
             flood_alone: calm && f.only_one_zone_is_flooded(),
             tenant_alone: tenants.first().copied().filter(|_| calm && !f.is_tight()),
@@ -268,7 +256,7 @@ impl Rules {
         let number = asked.number;
         let Some(made) = number_of(m).and_then(|i| n.made.get(i)) else {
             // Our own reply to a server that forwards to us, cut to its size, has no number any more.
-            if self.faults.loops {
+            if self.faults.loops.contains(&true) {
                 return "looped".into();
             }
             self.fail(format!("question {number}: an answer that nobody made: {m:?}"));
@@ -413,11 +401,7 @@ impl Rules {
             expires = expires.min(due);
         }
         let until = expires + self.faults.max_age;
-        let at_deadline = awaited::F2 && now == asked.deadline;
-        let late = awaited::F3 && kept.stored >= asked.at;
-        self.check(now >= until || at_deadline || late, || {
-            format!("question {}: SERVFAIL though {kept:?} can be served", asked.number)
-        });
+        self.check(now >= until, || format!("question {}: SERVFAIL though {kept:?} can be served", asked.number));
     }
 
     /// While the group is believed healthy, nobody gets a stale answer who has had an answer within patience; and
@@ -434,7 +418,7 @@ impl Rules {
         if asked.belief != Belief::Healthy || asked.failed_of_late || asked.patience.is_zero() {
             return;
         }
-        let answered = !awaited::F3 && self.answered.get(&key).is_some_and(|at| *at >= asked.at);
+        let answered = self.answered.get(&key).is_some_and(|at| *at >= asked.at);
         self.check(!answered, || format!("question {}: stale though the answer came in time", asked.number));
         let asked_past = past.saturating_sub(now.since(asked.at));
         let wait = if is_recent(asked_past, ttl) { asked.patience } else { PATIENCE_OLD.max(asked.patience) };
@@ -497,8 +481,11 @@ impl Rules {
 
     //------------ Questions to servers ------------------------------------------------------------------------------
 
-    pub fn on_started(&mut self, id: PursuitId, key: Key, servers: usize) {
-        self.attempts.insert(id, Attempts { key, by_server: vec![0; servers], seen: 0, truncated: false });
+    pub fn on_started(&mut self, id: PursuitId, key: Key, servers: usize, in_the_dark: bool, now: Moment) {
+        self.attempts.insert(
+            id,
+            Attempts { key, by_server: vec![0; servers], seen: 0, begun: now, in_the_dark, truncated: false },
+        );
     }
 
     pub fn on_truncated(&mut self, id: PursuitId) {
@@ -524,17 +511,20 @@ impl Rules {
         if again {
             return;
         }
+        let first = attempts.seen == 0;
         attempts.seen = ask.attempt.0 + 1;
         if ask.kind == AskKind::Probe {
             return;
         }
         attempts.by_server[server] += 1;
-        let count = attempts.by_server[server];
+        let (count, in_the_dark, begun) = (attempts.by_server[server], attempts.in_the_dark, attempts.begun);
         self.at_most_three_attempts(id, server, count);
         self.second_questions_within_their_budget(ask.kind, f.settings.hedge.budget, now);
-        if was_dark {
+        // What made it dark at the moment of its beginning came too late for it.
+        if first && was_dark && (in_the_dark || begun < now) {
             self.few_names_in_the_dark(now);
         }
+        self.one_attempt_in_the_dark(id, !first && was_dark);
     }
 
     /// No server gets more than three attempts for one question.
@@ -557,8 +547,13 @@ impl Rules {
 
     /// Over any window, packets to a server are at most `packets_per_second` × its length + a tenth of a second's.
     fn packets_within_their_rate(&mut self, server: usize, now: Moment) {
-        let within = awaited::F1 || self.packets[server].as_mut().is_none_or(|rate| rate.count(now));
+        let within = self.packets[server].as_mut().is_none_or(|rate| rate.count(now));
         self.check(within, || format!("more packets to server {server} than its limit"));
+    }
+
+    /// In the dark a name is asked once: no second attempt goes out.
+    fn one_attempt_in_the_dark(&mut self, id: PursuitId, another: bool) {
+        self.check(!another, || format!("pursuit {} asks again in the dark", id.0));
     }
 
     /// In the dark at most ten names a second are asked, beside probes.
@@ -581,16 +576,16 @@ impl Rules {
         bytes: &[u8],
         storable: bool,
         network: &mut Network,
-        f: &Faults,
         now: Moment,
     ) {
         let m = Message::read(bytes);
         let Some(made) = number_of(&m).and_then(|i| network.made.get_mut(i)) else { return };
         // What went round by way of us has an age of its own.
-        let loops = f.servers[usize::from(ask.server.0)].spells.iter().any(|s| s.ill == Ill::Loops);
-        made.looped |= loops && made.server != usize::from(ask.server.0) || loops && made.arrived.is_some();
+        let server = usize::from(ask.server.0);
+        let loops = self.faults.loops[server];
+        made.looped |= loops && (made.server != server || made.arrived.is_some());
         made.arrived.get_or_insert(now);
-        let other_view = !made.positive && made.tier > self.faults.best && !f.settings.same_view;
+        let other_view = !made.positive && made.tier > self.faults.best && !self.faults.same_view;
         if other_view {
             self.trouble.insert(key, now);
         } else if ask.kind != AskKind::Probe && storable {
@@ -608,9 +603,6 @@ impl Rules {
             records[tier..].fill(None);
         } else {
             records[tier] = Some(new);
-            if awaited::F9 {
-                records[..tier].fill(None);
-            }
         }
     }
 
@@ -620,7 +612,7 @@ impl Rules {
         if self.faults.flood_alone {
             self.a_flood_alone_convicts_nobody(change);
         }
-        if let (true, Change::Shift(shift)) = (!awaited::F4 && self.is_one_of_several(now), change) {
+        if let (true, Change::Shift(shift)) = (self.is_one_of_several(now), change) {
             self.fail(format!("{shift:?} while only a tenant's zones fail"));
         }
         let Change::Shift(shift) = change else { return };
@@ -648,12 +640,12 @@ impl Rules {
     /// A flood of a dead zone, with no other traffic, convicts no server and moves no tier.
     fn a_flood_alone_convicts_nobody(&mut self, change: Change) {
         let convicts = matches!(change, Change::Down(..) | Change::Shift(_) | Change::Dark);
-        self.check(awaited::F4 || !convicts, || format!("{change:?} by a dead zone's flood alone"));
+        self.check(!convicts, || format!("{change:?} by a dead zone's flood alone"));
     }
 
     /// Where every up phase of a flapping tier is shorter than the hold, an outage moves traffic at most twice.
     fn at_most_two_shifts_while_each_up_phase_is_short(&mut self, _f: &Faults) {
-        let within = awaited::F6 || !self.faults.flaps_within_hold || self.shifts <= 2;
+        let within = !self.faults.flaps_within_hold || self.shifts <= 2;
         self.check(within, || "a third tier shift in one outage".into());
     }
 
@@ -675,7 +667,8 @@ impl Rules {
         let h = &node.group().settings().health;
         let probe = (h.every.mul_f64(1.1) + h.timeout).max(COPY_EVERY * 2) + Duration::from_millis(400);
         // Loops are looked for once a minute.
-        let loops = if self.faults.loops { LOOP_PROBE_EVERY + LOOP_PROBE_SPAN } else { Duration::ZERO };
+        let loops =
+            if self.faults.loops.contains(&true) { LOOP_PROBE_EVERY + LOOP_PROBE_SPAN } else { Duration::ZERO };
         node.group().hold(now) + probe * h.rise + h.ramp + loops + SLACK
     }
 
