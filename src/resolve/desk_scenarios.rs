@@ -238,9 +238,12 @@ enum Coming {
     Wake(PursuitId),
 }
 
+/// What a server, by its number, does with a question for a name.
+type Behaviour = dyn Fn(&str, usize) -> Does;
+
 struct World {
     settings: GroupSettings,
-    does: Box<dyn Fn(&str, usize) -> Does>,
+    does: Box<Behaviour>,
     desk: Desk<()>,
     keys: Keys,
     now: Moment,

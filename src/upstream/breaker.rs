@@ -121,12 +121,9 @@ impl Breaker {
 
     /// Are enough questions overdue without those of the loudest zone, and without those of the loudest client?
     fn is_witnessed(&self, only_client: bool) -> bool {
-        let left = |alike: &dyn Fn(&(ZoneHash, ClientHash), &(ZoneHash, ClientHash)) -> bool| {
-            let count = |w: &(ZoneHash, ClientHash)| self.witnesses.iter().filter(|other| alike(w, other)).count();
-            self.witnesses.len() - self.witnesses.iter().map(count).max().unwrap_or(0)
-        };
-        left(&|a, b| a.0 == b.0) >= WITNESSES_LEFT_MIN
-            && (only_client || left(&|a, b| a.1 == b.1) >= WITNESSES_LEFT_MIN)
+        let zone_left = left_without_loudest(self.witnesses.iter().map(|&(zone, _)| zone));
+        let client_left = left_without_loudest(self.witnesses.iter().map(|&(_, client)| client));
+        zone_left >= WITNESSES_LEFT_MIN && (only_client || client_left >= WITNESSES_LEFT_MIN)
     }
 
     /// The server's port was found closed, or its host unreachable.
@@ -208,6 +205,12 @@ impl Breaker {
     pub fn forget(&mut self) {
         self.window.clear();
     }
+}
+
+/// How many are left without those that occur most often.
+fn left_without_loudest<T: PartialEq>(all: impl ExactSizeIterator<Item = T> + Clone) -> usize {
+    let loudest = all.clone().map(|one| all.clone().filter(|other| *other == one).count()).max();
+    all.len() - loudest.unwrap_or(0)
 }
 
 #[cfg(test)]
