@@ -1,9 +1,10 @@
 //! One address family that does not work at all.
 //!
 //! Pure. Where IPv6 leads nowhere, each of its servers would have to be found silent by itself, tier after tier. So a
-//! family is **broken** while two of its servers are unfit, or there is no route to one, and since the first of them
-//! was found so nothing has come from any server of the family, and a server of the other family is fit. No server of
-//! a broken family gets first questions. Any packet from any of them ends it.
+//! family is **broken** while two of its servers are unfit, or there is no route to one; every other one of it has left
+//! a question overdue, or has never spoken; since the first of them was found unfit nothing has come from any; and a
+//! server of the other family is fit. No server of a broken family gets first questions. Any packet from any of them
+//! ends it. A server that was not asked since says nothing: two servers that fail together are no broken family.
 
 use std::net::SocketAddr;
 
@@ -18,6 +19,8 @@ pub struct Seen {
     pub unfit_since: Option<Moment>,
     /// Was there no route to it the last time?
     pub unreachable: bool,
+    /// Is a question to it overdue since its last packet, or has it never spoken?
+    pub in_doubt: bool,
     /// The last packet from it.
     pub heard_at: Option<Moment>,
 }
@@ -29,7 +32,8 @@ pub fn is_broken(servers: &[Seen], v6: bool) -> bool {
     let Some(first) = unfit().map(|(_, since)| since).min() else { return false };
     let convicted = unfit().count() >= 2 || unfit().any(|(s, _)| s.unreachable);
     let nothing_came = of(v6).all(|s| s.heard_at.is_none_or(|at| at < first));
-    convicted && nothing_came && of(!v6).any(|s| s.unfit_since.is_none())
+    let nobody_works = of(v6).all(|s| s.unfit_since.is_some() || s.in_doubt);
+    convicted && nothing_came && nobody_works && of(!v6).any(|s| s.unfit_since.is_none())
 }
 
 #[cfg(test)]
@@ -44,8 +48,10 @@ mod tests {
             address: if v6 { "[2001:db8::1]:53" } else { "192.0.2.1:53" }.parse().unwrap(),
             unfit_since: unfit.map(at),
             unreachable,
+            in_doubt: true,
             heard_at: heard.map(at),
         };
+        let not_asked = |s: Seen| Seen { in_doubt: false, ..s };
         let four = server(false, None, false, Some(9));
         for (what, servers, want) in [
             (
@@ -54,6 +60,21 @@ mod tests {
                 true,
             ),
             ("one unfit", vec![server(true, Some(5), false, Some(4)), server(true, None, false, None), four], false),
+            (
+                "two unfit, and one that was not asked since",
+                vec![
+                    server(true, Some(5), false, Some(4)),
+                    server(true, Some(5), false, Some(4)),
+                    not_asked(server(true, None, false, Some(4))),
+                    four,
+                ],
+                false,
+            ),
+            (
+                "no route to one, and the other was not asked since",
+                vec![server(true, Some(5), true, None), not_asked(server(true, None, false, Some(4))), four],
+                false,
+            ),
             ("no route", vec![server(true, Some(5), true, None), server(true, None, false, None), four], true),
             (
                 "a third one spoke since",

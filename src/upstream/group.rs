@@ -34,6 +34,8 @@ use crate::limits::{
 };
 use crate::wire::Name;
 
+/// Probes and copies that a server must fail in a row to break its tier's hold.
+const HOLD_BREAKS_AT: u32 = 2;
 /// Answered questions that are kept for copies.
 const SAMPLES_MAX: usize = 4;
 
@@ -490,9 +492,7 @@ impl Group {
     /// A copy of a live question, for which [`Group::on_sent`] was told [`AskKind::Probe`], was answered or not.
     pub fn on_copy(&mut self, server: ServerId, took: Option<Duration>, now: Moment) {
         let rise = self.settings.health.rise;
-        if took.is_none_or(|took| took > HEDGE_AFTER.max) {
-            self.break_hold(server, now);
-        }
+        self.on_unwaited(server, took.is_some_and(|took| took <= HEDGE_AFTER.max), now);
         let s = self.at(server);
         match took {
             Some(took) => {
@@ -507,9 +507,7 @@ impl Group {
     /// A probe ended.
     pub fn on_probe(&mut self, server: ServerId, probe: Probe, now: Moment) {
         let (fall, rise) = (self.settings.health.fall, self.settings.health.rise);
-        if probe == Probe::Failed {
-            self.break_hold(server, now);
-        }
+        self.on_unwaited(server, probe != Probe::Failed, now);
         let s = self.at(server);
         s.on_probe_ended(probe != Probe::Failed, now);
         s.health.on_probe(probe, fall, rise, now);
@@ -527,11 +525,18 @@ impl Group {
         self.weigh(now);
     }
 
-    /// A fit server of a better tier failed a question that no client waits for: its tier has not held without a break.
-    fn break_hold(&mut self, server: ServerId, now: Moment) {
-        let s = self.server(server);
-        let (tier, fit) = (s.tier, s.is_fit());
-        if fit && tier < self.tiers.in_use() {
+    /// A question that no client waits for was answered in time or not. Two failures in a row of a fit server of a
+    /// better tier: its tier has not held without a break. One packet may be lost, and a hold can be ten minutes.
+    fn on_unwaited(&mut self, server: ServerId, in_time: bool, now: Moment) {
+        let in_use = self.tiers.in_use();
+        let s = self.at(server);
+        s.unwaited_failed = if in_time { 0 } else { s.unwaited_failed.saturating_add(1) };
+        if s.unwaited_failed == 0 || s.tier >= in_use || !s.is_fit() {
+            return;
+        }
+        s.probe_at_once = true;
+        if s.unwaited_failed >= HOLD_BREAKS_AT {
+            let tier = s.tier;
             self.tiers.restart_hold(tier, now);
         }
     }
@@ -638,9 +643,14 @@ impl Group {
         self.announce();
         let fitness = self.fitness();
         let pace = self.pace();
-        if let Some(shift) = self.tiers.on_fitness(fitness, pace, now) {
+        if let Some(shift) = self.tiers.on_fitness(fitness, self.answered_by_tier(), pace, now) {
             self.shifts[shift.why as usize] += 1;
             self.changes.push(Change::Shift(shift));
+        }
+        for s in self.servers.iter_mut().filter(|s| s.is_fit()) {
+            // Its answer is all that its tier waits for.
+            let ended = self.tiers.hold_ends(s.tier, pace, now).filter(|at| *at <= now);
+            s.probe_at_once |= ended.is_some() && s.probed_at < ended;
         }
         let dark = !self.servers.iter().any(|s| s.is_fit() || s.has_spoken_since_unfit());
         if dark && !self.dark && !self.servers.is_empty() {
@@ -692,6 +702,14 @@ impl Group {
             let mut servers = self.servers.iter().filter(|s| s.tier == tier);
             let Some(first) = servers.next() else { return Fitness::Empty };
             if first.is_fit() || servers.any(Server::is_fit) { Fitness::Fit } else { Fitness::Unfit }
+        })
+    }
+
+    /// The last answer of a fit server of each tier.
+    fn answered_by_tier(&self) -> [Option<Moment>; TIERS] {
+        std::array::from_fn(|tier| {
+            let fit = self.servers.iter().filter(|s| s.tier == tier && s.is_fit());
+            fit.filter_map(|s| s.answered_at).max()
         })
     }
 

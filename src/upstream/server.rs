@@ -79,6 +79,8 @@ pub struct Server {
     pub(super) probe_took: Duration,
     pub(super) probe_turn: usize,
     pub(super) copied_at: Option<Moment>,
+    /// Probes and copies that it failed in a row.
+    pub(super) unwaited_failed: u32,
     pub(super) no_edns_until: Moment,
     pub(super) rate: Option<Budget>,
     pub(super) asked: [u64; AskKind::ALL.len()],
@@ -109,6 +111,7 @@ impl Server {
             probe_took: Duration::ZERO,
             probe_turn: 0,
             copied_at: None,
+            unwaited_failed: 0,
             no_edns_until: Moment::ZERO,
             rate,
             asked: [0; AskKind::ALL.len()],
@@ -145,8 +148,13 @@ impl Server {
     pub(super) fn seen(&self) -> family::Seen {
         family::Seen {
             address: self.settings.address,
-            unfit_since: if self.judged_fit() { self.unreachable_at } else { self.unfit_at },
+            unfit_since: match self.judged_fit() {
+                true => self.unreachable_at,
+                // What was silent is so since it fell quiet, not since that was noticed.
+                false => self.breaker.quiet_since().filter(|_| self.silent_since.is_some()).or(self.unfit_at),
+            },
             unreachable: self.unreachable_at.is_some(),
+            in_doubt: self.breaker.in_doubt() || self.heard_at.is_none(),
             heard_at: self.heard_at,
         }
     }

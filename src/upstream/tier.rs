@@ -3,11 +3,12 @@
 //! Pure. Told of each tier's fitness; answers with a tier, and a [`Shift`] when it changes.
 //!
 //! Down at once: a tier with no fit server is left in the same call. Up late: a better tier must have had a fit
-//! server for the hold in force without a break; then its share of first questions grows over `ramp`. All tiers
+//! server for the hold in force without a break, and must have answered after it: who was not asked at the end of its
+//! hold may have fallen silent meanwhile. Then its share of first questions grows over `ramp`. All tiers
 //! unfit: the tier in use stays the one that is asked first, and every tier is asked in turn, since our own judgement
 //! may be what is broken.
 //!
-//! Invariant: `in_use` is never worse than the best tier that has been fit for the hold in force.
+//! Invariant: `in_use` is never worse than the best tier that has been fit for the hold in force and answered then.
 
 use std::time::Duration;
 
@@ -98,14 +99,21 @@ impl Tiers {
         if pace.damp { self.damp.hold(pace.hold, now) } else { pace.hold }
     }
 
-    /// Learns how the tiers stand.
-    pub fn on_fitness(&mut self, fitness: [Fitness; TIERS], pace: Pace, now: Moment) -> Option<Shift> {
+    /// Learns how the tiers stand, and when a fit server of each answered last.
+    pub fn on_fitness(
+        &mut self,
+        fitness: [Fitness; TIERS],
+        answered: [Option<Moment>; TIERS],
+        pace: Pace,
+        now: Moment,
+    ) -> Option<Shift> {
         for (since, fitness) in self.fit_since.iter_mut().zip(fitness) {
             *since = (fitness == Fitness::Fit).then(|| since.unwrap_or(now));
         }
         let hold = self.hold(pace, now);
         let fit = |t: usize| fitness[t] == Fitness::Fit;
-        let held = |t: usize| self.fit_since[t].is_some_and(|since| now.since(since) >= hold);
+        let held =
+            |t: usize| self.fit_since[t].is_some_and(|s| now.since(s) >= hold && answered[t] >= Some(s + hold));
         let from = self.in_use;
         if let Some(better) = (0..from).find(|t| held(*t)) {
             self.take(better, Some((from, now)));
@@ -160,10 +168,10 @@ impl Tiers {
         self.restart_holds(now);
     }
 
-    /// When a better tier's hold will be over.
-    pub fn wake_at(&self, pace: Pace, now: Moment) -> Option<Moment> {
-        let hold = self.hold(pace, now);
-        self.fit_since[..self.in_use].iter().flatten().map(|since| *since + hold).min()
+    /// When a tier's hold is over, where it is better than the one in use and fit.
+    pub fn hold_ends(&self, tier: usize, pace: Pace, now: Moment) -> Option<Moment> {
+        let since = self.fit_since[tier].filter(|_| tier < self.in_use)?;
+        Some(since + self.hold(pace, now))
     }
 }
 
@@ -175,35 +183,49 @@ mod tests {
 
     const PACE: Pace = Pace { hold: Duration::from_secs(10), ramp: Duration::from_secs(10), damp: true };
 
+    /// Every fit tier answers all the time.
+    fn on(t: &mut Tiers, fitness: [Fitness; TIERS], now: Moment) -> Option<Shift> {
+        t.on_fitness(fitness, [Some(now); TIERS], PACE, now)
+    }
+
     #[test]
     fn a_tier_without_a_fit_server_is_left_in_the_same_call() {
         let mut t = Tiers::new([Fit; 3]);
-        let shift = t.on_fitness([Unfit, Fit, Fit], PACE, Moment::from_secs(1));
+        let shift = on(&mut t, [Unfit, Fit, Fit], Moment::from_secs(1));
         assert_eq!(shift, Some(Shift { from: 0, to: 1, why: Why::Unfit }));
-        assert_eq!(t.on_fitness([Unfit, Unfit, Fit], PACE, Moment::from_secs(1)).unwrap().to, 2);
+        assert_eq!(on(&mut t, [Unfit, Unfit, Fit], Moment::from_secs(1)).unwrap().to, 2);
     }
 
     #[test]
     fn a_better_tier_is_taken_again_at_exactly_hold_without_a_break() {
         let mut t = Tiers::new([Fit; 3]);
-        t.on_fitness([Unfit, Fit, Fit], PACE, Moment::from_secs(1));
-        assert_eq!(t.on_fitness([Fit; 3], PACE, Moment::from_secs(5)), None);
-        assert_eq!(t.on_fitness([Fit; 3], PACE, Moment::from_millis(14_999)), None);
-        assert_eq!(t.wake_at(PACE, Moment::from_secs(6)), Some(Moment::from_secs(15)));
-        assert_eq!(
-            t.on_fitness([Fit; 3], PACE, Moment::from_secs(15)),
-            Some(Shift { from: 1, to: 0, why: Why::Held })
-        );
+        on(&mut t, [Unfit, Fit, Fit], Moment::from_secs(1));
+        assert_eq!(on(&mut t, [Fit; 3], Moment::from_secs(5)), None);
+        assert_eq!(on(&mut t, [Fit; 3], Moment::from_millis(14_999)), None);
+        assert_eq!(t.hold_ends(0, PACE, Moment::from_secs(6)), Some(Moment::from_secs(15)));
+        assert_eq!(on(&mut t, [Fit; 3], Moment::from_secs(15)), Some(Shift { from: 1, to: 0, why: Why::Held }));
+    }
+
+    #[test]
+    fn who_has_not_answered_after_its_hold_is_not_taken_again() {
+        let mut t = Tiers::new([Fit; 3]);
+        on(&mut t, [Unfit, Fit, Fit], Moment::from_secs(1));
+        on(&mut t, [Fit; 3], Moment::from_secs(5));
+        let mut answered = |millis, now| {
+            t.on_fitness([Fit; 3], [Some(Moment::from_millis(millis)), None, None], PACE, Moment::from_secs(now))
+        };
+        assert_eq!(answered(14_999, 30), None);
+        assert_eq!(answered(15_000, 30).unwrap().to, 0);
     }
 
     #[test]
     fn a_break_starts_the_hold_anew() {
         let mut t = Tiers::new([Fit; 3]);
         for (s, primary) in [(1, Unfit), (2, Fit), (11, Unfit), (12, Fit), (21, Fit)] {
-            t.on_fitness([primary, Fit, Fit], PACE, Moment::from_secs(s));
+            on(&mut t, [primary, Fit, Fit], Moment::from_secs(s));
         }
         assert_eq!(t.in_use(), 1);
-        t.on_fitness([Fit; 3], PACE, Moment::from_secs(22));
+        on(&mut t, [Fit; 3], Moment::from_secs(22));
         assert_eq!(t.in_use(), 0);
     }
 
@@ -211,9 +233,7 @@ mod tests {
     fn a_flapping_primary_moves_traffic_once_while_each_up_phase_is_shorter_than_hold() {
         let mut t = Tiers::new([Fit; 3]);
         let shifts = (0..600)
-            .filter(|s| {
-                t.on_fitness([if s % 3 == 0 { Unfit } else { Fit }, Fit, Fit], PACE, Moment::from_secs(*s)).is_some()
-            })
+            .filter(|s| on(&mut t, [if s % 3 == 0 { Unfit } else { Fit }, Fit, Fit], Moment::from_secs(*s)).is_some())
             .count();
         assert_eq!(shifts, 1);
     }
@@ -223,20 +243,20 @@ mod tests {
         let mut t = Tiers::new([Fit; 3]);
         let mut now = Moment::from_secs(1);
         for hold in [10, 20, 40] {
-            t.on_fitness([Unfit, Fit, Fit], PACE, now);
+            on(&mut t, [Unfit, Fit, Fit], now);
             assert_eq!(t.hold(PACE, now).as_secs(), hold);
-            t.on_fitness([Fit; 3], PACE, now);
+            on(&mut t, [Fit; 3], now);
             now = now + Duration::from_secs(hold);
-            assert!(t.on_fitness([Fit; 3], PACE, now).is_some());
+            assert!(on(&mut t, [Fit; 3], now).is_some());
         }
     }
 
     #[test]
     fn traffic_comes_back_by_its_share_of_the_ramp() {
         let mut t = Tiers::new([Fit; 3]);
-        t.on_fitness([Unfit, Fit, Fit], PACE, Moment::ZERO);
-        t.on_fitness([Fit; 3], PACE, Moment::ZERO);
-        t.on_fitness([Fit; 3], PACE, Moment::from_secs(10));
+        on(&mut t, [Unfit, Fit, Fit], Moment::ZERO);
+        on(&mut t, [Fit; 3], Moment::ZERO);
+        on(&mut t, [Fit; 3], Moment::from_secs(10));
         for (s, draw, want) in [(10, 0.01, 1), (13, 0.29, 0), (13, 0.31, 1), (20, 0.99, 0)] {
             assert_eq!(t.pick([Fit; 3], PACE, draw, Moment::from_secs(s)), want, "{s} {draw}");
         }
@@ -246,10 +266,10 @@ mod tests {
     #[test]
     fn with_nothing_fit_the_tier_in_use_stays() {
         let mut t = Tiers::new([Fit, Fit, Empty]);
-        t.on_fitness([Unfit, Fit, Empty], PACE, Moment::ZERO);
-        assert_eq!(t.on_fitness([Unfit, Unfit, Empty], PACE, Moment::from_secs(1)), None);
+        on(&mut t, [Unfit, Fit, Empty], Moment::ZERO);
+        assert_eq!(on(&mut t, [Unfit, Unfit, Empty], Moment::from_secs(1)), None);
         assert_eq!(t.in_use(), 1);
-        assert_eq!(t.on_fitness([Fit, Unfit, Empty], PACE, Moment::from_secs(2)).unwrap().to, 0);
+        assert_eq!(on(&mut t, [Fit, Unfit, Empty], Moment::from_secs(2)).unwrap().to, 0);
     }
 
     proptest! {
@@ -263,7 +283,7 @@ mod tests {
             for (millis, bits) in steps {
                 now = now + Duration::from_millis(millis);
                 let fitness = [0, 1, 2].map(|n| if bits & 1 << n != 0 { Fit } else { Unfit });
-                t.on_fitness(fitness, PACE, now);
+                on(&mut t, fitness, now);
                 for n in 0..3 { fit_since[n] = (fitness[n] == Fit).then(|| fit_since[n].unwrap_or(now)); }
                 let hold = t.hold(PACE, now);
                 prop_assert!(bits == 0 || fitness[t.in_use()] == Fit);

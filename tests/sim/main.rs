@@ -76,14 +76,15 @@ fn is_sound(seed: u64) -> bool {
 
 /// Runs the world of a seed and panics where a rule is broken.
 fn run(seed: u64) {
-    let mut world = World::new(Faults::draw(seed));
+    let faults = Faults::draw(seed);
+    let mut world = World::new(faults.clone());
     world.run();
     if let Some(what) = world.rules.broken() {
         let lines: Vec<&str> = world.log.lines().collect();
         let most = std::env::var("EVENKEEL_SIM_LINES").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
         let tail = lines[lines.len().saturating_sub(most)..].join("\n");
         panic!(
-            "{tail}\nseed {seed}: {what}\nshow it again: EVENKEEL_SIM_SEED={seed} cargo test --test sim -- one_seed --nocapture"
+            "{faults:#?}\n{tail}\nseed {seed}: {what}\nshow it again: EVENKEEL_SIM_SEED={seed} cargo test --test sim -- one_seed --nocapture"
         );
     }
 }
