@@ -188,12 +188,14 @@ impl<W> Desk<W> {
             .filter(|(_, p)| p.permit.as_ref().is_some_and(in_bound))
             .find(|(_, p)| p.pursuit.is_hopeless(HOPELESS_AFTER_MIN, now))?;
         let id = *id;
-        place.pursuit.give_way(&mut self.group, now);
-        if let Some(permit) = place.permit.take() {
-            self.group.leave(permit);
-        }
+        let old = place.permit.take()?;
         self.joins.close(place.key, |open| *open == id);
-        Some((self.group.enter(name, client, now).ok()?, id))
+        self.group.leave(old);
+        // Before the old one tells of its zone: the zone may be found failing by that, and have no room.
+        let permit = self.group.enter(name, client, now);
+        place.pursuit.give_way(&mut self.group, now);
+        debug_assert!(permit.is_ok(), "{:?} is full though room was made under {full:?}", permit.as_ref().err());
+        Some((permit.ok()?, id))
     }
 
     /// A reply to an attempt of a pursuit came and was vetted, or it ended without one.

@@ -78,6 +78,23 @@ fn where_a_bound_is_full_the_oldest_hopeless_question_yields_and_is_not_remember
     assert_eq!(w.remembered, 0, "neither stored nor evidence");
 }
 
+// Found by the simulation: the oldest of all yielded, its zone's bound was full still, and its waiters were not told.
+#[test]
+fn where_group_and_zone_are_full_a_question_of_the_zone_yields() {
+    let mut w = World::new(|_| Does::Silent);
+    w.settings.in_flight_max = 5;
+    w.settings.per_zone_in_flight_max = 4;
+    w.reset();
+    let other = w.ask("www.other.test", CLIENT).unwrap();
+    let zone: Vec<_> = (0..4).map(|n| w.ask(&format!("r{n}.slow.test"), CLIENT).unwrap()).collect();
+    w.speaks();
+    w.pass(MS(300));
+    assert!(w.ask("new.slow.test", CLIENT).is_some());
+    assert_eq!(w.seen[&zone[0]], "failed 0 after 300 ms");
+    assert!(!w.seen.contains_key(&other), "its place would have been of no use");
+    assert_eq!(w.desk.group().bulkhead().in_flight(), 5);
+}
+
 #[test]
 fn the_same_question_is_one_pursuit_with_many_waiters() {
     let mut w = World::new(|_| Does::Answers(5));

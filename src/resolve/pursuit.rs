@@ -620,6 +620,8 @@ impl<W> Pursuit<W> {
         let faults = || {
             self.attempts.iter().filter(|a| !a.is_copy()).map(|a| match a.stage {
                 Stage::Failed(fault) => fault,
+                // It waited so long for room that nothing could come in time.
+                Stage::Out if self.short_of_room && !a.overdue => Fault::Local,
                 _ => Fault::TimedOut,
             })
         };

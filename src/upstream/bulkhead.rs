@@ -71,14 +71,15 @@ impl Bulkhead {
     pub fn enter(&mut self, zone: Zone, client: ClientHash, group_max: u32, zone_max: u32) -> Result<Permit, Bound> {
         let zone_max = if zone.is_failing { zone_max.min(FAILING_ZONE_IN_FLIGHT_MAX) } else { zone_max };
         let seat = (zone.hash, client);
-        if self.in_flight >= group_max {
-            return Err(Bound::Group);
-        }
+        // The narrowest first: room made under it is room under the wider one.
         if self.zones.get(&zone.hash).is_some_and(|n| *n >= zone_max) {
             return Err(Bound::Zone);
         }
         if zone.is_failing && self.clients.get(&seat).is_some_and(|n| *n >= FAILING_ZONE_IN_FLIGHT_PER_CLIENT_MAX) {
             return Err(Bound::ZoneOfClient);
+        }
+        if self.in_flight >= group_max {
+            return Err(Bound::Group);
         }
         self.in_flight += 1;
         *self.zones.entry(zone.hash).or_default() += 1;
@@ -144,6 +145,7 @@ mod tests {
         assert_eq!(b.enter(zone(1, false), CLIENT, 4, 3).unwrap_err(), Bound::Zone);
         let last = b.enter(zone(2, false), CLIENT, 4, 3).unwrap();
         assert_eq!(b.enter(zone(2, false), CLIENT, 4, 3).unwrap_err(), Bound::Group);
+        assert_eq!(b.enter(zone(1, false), CLIENT, 4, 3).unwrap_err(), Bound::Zone, "the narrowest is named");
         b.leave(last);
         taken.into_iter().for_each(|p| b.leave(p));
         assert_eq!((b.in_flight(), b.zones.len()), (0, 0));

@@ -100,6 +100,10 @@ struct Facts {
     loops: Vec<bool>,
     flaps_within_hold: bool,
     flood_alone: bool,
+    /// Is a bound so low that it is met?
+    is_tight: bool,
+    /// Do questions wait for a server's packets a second?
+    waits_for_room: bool,
     tenant_alone: Option<usize>,
 }
 
@@ -123,6 +127,8 @@ impl Facts {
                 .unwrap_or_default(),
             loops: f.servers.iter().map(|s| s.spells.iter().any(|spell| spell.ill == Ill::Loops)).collect(),
             flaps_within_hold: f.only_flap_within_hold(),
+            is_tight: f.is_tight(),
+            waits_for_room: f.servers.iter().any(|s| s.packets_per_second > 0),
             flood_alone: calm && f.only_one_zone_is_flooded(),
             tenant_alone: tenants.first().copied().filter(|_| calm && !f.is_tight()),
         }
@@ -422,7 +428,9 @@ impl Rules {
         self.check(!answered, || format!("question {}: stale though the answer came in time", asked.number));
         let asked_past = past.saturating_sub(now.since(asked.at));
         let wait = if is_recent(asked_past, ttl) { asked.patience } else { PATIENCE_OLD.max(asked.patience) };
-        let wrong = self.trouble.get(&key).is_some_and(|at| *at >= asked.at) || node.group().is_dark();
+        // What fails by our own limits is told to nobody.
+        let limited = self.faults.is_tight;
+        let wrong = limited || self.trouble.get(&key).is_some_and(|at| *at >= asked.at) || node.group().is_dark();
         let early = now < (asked.at + wait).min(asked.deadline);
         self.check(wrong || !early, || {
             let took = now.since(asked.at);
@@ -458,7 +466,8 @@ impl Rules {
                 self.check(fine, || format!("question {}: SERVFAIL {:?} though all is well", asked.number, m.edes()));
             }
             "stale" => {
-                let quick = self.faults.slowest * 2 < asked.patience && truth != Truth::Big;
+                let quick =
+                    self.faults.slowest * 2 < asked.patience && truth != Truth::Big && !self.faults.waits_for_room;
                 let key = node.cache.key(&key_question(&asked.question));
                 let wrong = self.trouble.get(&key).is_some_and(|at| *at >= asked.at);
                 let fine = !quick || asked.failed_of_late || wrong;
