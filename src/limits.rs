@@ -175,6 +175,8 @@ pub const TRY_TIMEOUT: (Duration, Duration) = (Duration::from_millis(300), Durat
 pub const SILENT_OVERDUE_MIN: u32 = 5;
 /// Least time without any packet that makes a server silent.
 pub const SILENT_AFTER_MIN: Duration = Duration::from_millis(50);
+/// The same for a server that has not answered anything yet, nor since the network changed.
+pub const SILENT_AFTER_MIN_UNKNOWN: Duration = Duration::from_millis(500);
 /// A server that was silent for this long is down.
 pub const DOWN_AFTER_SILENT: Duration = Duration::from_secs(1);
 /// Pause between probes in doubt.

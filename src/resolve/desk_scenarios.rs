@@ -104,6 +104,25 @@ fn the_same_question_is_one_pursuit_with_many_waiters() {
     assert_eq!((w.answered, w.asked(&[AskKind::First])), (30, 1));
 }
 
+//------------ Start -------------------------------------------------------------------------------------------------
+
+// Found by the benchmark: behind a satellite every server was silent before its first answer could come.
+#[test]
+fn a_start_behind_slow_servers_finds_nobody_silent() {
+    let mut w = World::new(|_| Does::Answers(300));
+    w.pass(MS(1));
+    let ids: Vec<_> = (0..100)
+        .filter_map(|n| {
+            let id = w.ask(&format!("www.site{n}.test"), n % 5);
+            w.pass(MS(5));
+            id
+        })
+        .collect();
+    w.pass(Duration::from_secs(1));
+    let seen: Vec<_> = ids.iter().map(|id| &w.seen[id]).collect();
+    assert!(seen.len() == 100 && seen.iter().all(|s| *s == "fresh after 300 ms"), "{seen:?} {:?}", w.changes);
+}
+
 //------------ Recovery without a herd -------------------------------------------------------------------------------
 
 #[test]
@@ -405,13 +424,15 @@ impl World {
         self.desk.group_mut().weigh(self.now);
         for due in self.desk.group_mut().probes_due(0.5, self.now) {
             self.desk.group_mut().on_sent(due.server, AskKind::Probe, self.now);
-            let what = match (due.is_copy, (self.does)(&due.name.to_string(), due.server.0.into())) {
+            let does = (self.does)(&due.name.to_string(), due.server.0.into());
+            let after = if let Does::Answers(after) = does { after } else { 2 };
+            let what = match (due.is_copy, does) {
                 (true, Does::Answers(after)) => Coming::Copied(due.server, Some(MS(after))),
                 (true, _) => Coming::Copied(due.server, None),
                 (false, Does::Fails(_)) => Coming::Probed(due.server, Probe::Failed),
                 (false, _) => Coming::Probed(due.server, Probe::Passed),
             };
-            self.come(MS(2), what);
+            self.come(MS(after), what);
         }
         self.changes.extend(self.desk.group_mut().take_changes());
     }

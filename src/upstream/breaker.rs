@@ -146,15 +146,14 @@ impl Breaker {
         self.overdue > 0 || self.ports_closed > 0
     }
 
-    /// Is the server silent? `probe_overdue`: has a probe, sent since the last packet, waited its hedge delay?
-    pub fn is_silent(&self, hedge_after: Duration, only_client: bool, probe_overdue: bool, now: Moment) -> bool {
+    /// Is the server silent, where it must have been quiet for `quiet_min`? `probe_overdue`: has a probe, sent since the last packet, waited its hedge delay?
+    pub fn is_silent(&self, quiet_min: Duration, only_client: bool, probe_overdue: bool, now: Moment) -> bool {
         self.ports_closed >= SILENT_OVERDUE_MIN
-            || self.is_suspect(hedge_after, now) && (probe_overdue || self.is_witnessed(only_client))
+            || self.is_suspect(quiet_min, now) && (probe_overdue || self.is_witnessed(only_client))
     }
 
     /// Would it be silent, were it not for who says so?
-    pub fn is_suspect(&self, hedge_after: Duration, now: Moment) -> bool {
-        let quiet_min = (hedge_after * 3).max(SILENT_AFTER_MIN);
+    pub fn is_suspect(&self, quiet_min: Duration, now: Moment) -> bool {
         self.overdue >= SILENT_OVERDUE_MIN && self.quiet_since.is_some_and(|since| now.since(since) >= quiet_min)
     }
 
@@ -217,19 +216,19 @@ fn left_without_loudest<T: PartialEq>(all: impl ExactSizeIterator<Item = T> + Cl
 mod tests {
     use super::*;
 
-    const HEDGE: Duration = Duration::from_millis(20);
+    const QUIET_MIN: Duration = Duration::from_millis(60);
 
     #[test]
-    fn four_overdue_questions_are_not_silence_but_five_are_after_three_hedge_delays() {
+    fn four_overdue_questions_are_not_silence_but_five_are_after_a_quiet_time() {
         let mut b = Breaker::default();
         (0..5).for_each(|n| b.on_sent(Moment::from_millis(n)));
         (0..4).for_each(|_| overdue(&mut b));
-        assert!(!b.is_silent(HEDGE, true, true, Moment::from_secs(1)));
+        assert!(!b.is_silent(QUIET_MIN, true, true, Moment::from_secs(1)));
         overdue(&mut b);
-        assert!(!b.is_silent(HEDGE, true, true, Moment::from_millis(59)));
-        assert!(b.is_silent(HEDGE, true, true, Moment::from_millis(60)));
+        assert!(!b.is_silent(QUIET_MIN, true, true, Moment::from_millis(59)));
+        assert!(b.is_silent(QUIET_MIN, true, true, Moment::from_millis(60)));
         b.on_packet(Moment::from_millis(61));
-        assert!(!b.is_silent(HEDGE, true, true, Moment::from_secs(9)), "the first packet ends it");
+        assert!(!b.is_silent(QUIET_MIN, true, true, Moment::from_secs(9)), "the first packet ends it");
     }
 
     #[test]
@@ -241,11 +240,11 @@ mod tests {
         let later = Moment::from_secs(100);
         (0..4).for_each(|_| b.on_sent(later));
         (0..4).for_each(|_| overdue(&mut b));
-        assert!(!b.is_silent(HEDGE, true, true, later + Duration::from_millis(59)));
-        assert!(b.is_silent(HEDGE, true, true, later + Duration::from_millis(60)));
+        assert!(!b.is_silent(QUIET_MIN, true, true, later + Duration::from_millis(59)));
+        assert!(b.is_silent(QUIET_MIN, true, true, later + Duration::from_millis(60)));
         (0..4).for_each(|_| b.on_end());
         b.on_sent(later + Duration::from_secs(1));
-        assert!(b.is_silent(HEDGE, true, true, later + Duration::from_secs(1)), "to be asked does not end it");
+        assert!(b.is_silent(QUIET_MIN, true, true, later + Duration::from_secs(1)), "to be asked does not end it");
     }
 
     #[test]
@@ -255,25 +254,16 @@ mod tests {
         (0..5).for_each(|_| overdue(&mut b));
         let new = b.learned();
         assert_eq!(new.outstanding(), 0);
-        assert!(new.is_silent(HEDGE, true, true, Moment::from_secs(1)));
-    }
-
-    #[test]
-    fn a_short_hedge_delay_makes_nobody_silent_before_50_ms() {
-        let mut b = Breaker::default();
-        b.on_sent(Moment::ZERO);
-        (0..9).for_each(|_| overdue(&mut b));
-        assert!(!b.is_silent(Duration::from_millis(10), true, true, Moment::from_millis(49)));
-        assert!(b.is_silent(Duration::from_millis(10), true, true, Moment::from_millis(50)));
+        assert!(new.is_silent(QUIET_MIN, true, true, Moment::from_secs(1)));
     }
 
     #[test]
     fn a_closed_port_is_silence_at_the_fifth_time() {
         let mut b = Breaker::default();
         (0..4).for_each(|_| b.on_port_closed());
-        assert!(!b.is_silent(HEDGE, true, true, Moment::ZERO));
+        assert!(!b.is_silent(QUIET_MIN, true, true, Moment::ZERO));
         b.on_port_closed();
-        assert!(b.is_silent(HEDGE, true, true, Moment::ZERO));
+        assert!(b.is_silent(QUIET_MIN, true, true, Moment::ZERO));
     }
 
     #[test]
@@ -289,8 +279,8 @@ mod tests {
             b.on_sent(Moment::ZERO);
             (0..5).for_each(|n| b.on_overdue(ZoneHash(n % zones), ClientHash(n % clients)));
             let now = Moment::from_millis(60);
-            assert_eq!(b.is_silent(HEDGE, only_client, false, now), want, "{what}");
-            assert!(b.is_suspect(HEDGE, now) && b.is_silent(HEDGE, only_client, true, now), "{what}");
+            assert_eq!(b.is_silent(QUIET_MIN, only_client, false, now), want, "{what}");
+            assert!(b.is_suspect(QUIET_MIN, now) && b.is_silent(QUIET_MIN, only_client, true, now), "{what}");
         }
     }
 

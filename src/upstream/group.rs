@@ -630,7 +630,7 @@ impl Group {
                 (Some(since), true) if now.since(since) >= DOWN_AFTER_SILENT && !was_down => {
                     s.health.convict(Evidence::Silence, now);
                 }
-                (None, false) if s.breaker.is_suspect(hedge_after, now) => {
+                (None, false) if s.is_suspect(hedge_after, now) => {
                     s.probe_at_once |= !s.is_probed_since_quiet();
                 }
                 _ => {}

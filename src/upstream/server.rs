@@ -13,7 +13,7 @@ use super::health::{Health, State};
 use super::latency::Latency;
 use super::loops::Loop;
 use crate::clock::Moment;
-use crate::limits::{HEDGE_AFTER, SILENT_AFTER_MIN};
+use crate::limits::{HEDGE_AFTER, SILENT_AFTER_MIN, SILENT_AFTER_MIN_UNKNOWN};
 
 /// What a question to a server is for. The word is a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,10 +134,23 @@ impl Server {
 
     /// Is it silent? Once found so it is until its next packet.
     pub(super) fn is_silent(&self, hedge_after: Duration, only_client: bool, now: Moment) -> bool {
-        let wait = (hedge_after * 3).max(SILENT_AFTER_MIN).max(self.probe_took * 2);
+        let quiet_min = self.quiet_min(hedge_after);
         let probe_overdue = self.silent_since.is_some()
-            || self.is_probed_since_quiet() && self.probed_at.is_some_and(|at| now.since(at) >= wait);
-        self.breaker.is_silent(hedge_after, only_client, probe_overdue, now)
+            || self.is_probed_since_quiet() && self.probed_at.is_some_and(|at| now.since(at) >= quiet_min);
+        self.breaker.is_silent(quiet_min, only_client, probe_overdue, now)
+    }
+
+    /// Would it be silent, were it not for who says so?
+    pub(super) fn is_suspect(&self, hedge_after: Duration, now: Moment) -> bool {
+        self.breaker.is_suspect(self.quiet_min(hedge_after), now)
+    }
+
+    /// How long nothing must have come from it. One whose pace nobody knows yet may be a slow one: behind a satellite
+    /// every server would be silent at start.
+    fn quiet_min(&self, hedge_after: Duration) -> Duration {
+        let known = !self.latency.p50().is_zero() || !self.probe_took.is_zero();
+        let least = if known { SILENT_AFTER_MIN } else { SILENT_AFTER_MIN_UNKNOWN };
+        (hedge_after * 3).max(self.probe_took * 2).max(least)
     }
 
     /// Did a probe go out since the last packet?
@@ -178,6 +191,7 @@ impl Server {
         self.breaker.forgive();
         self.health = Health::default();
         self.latency = Latency::default();
+        self.probe_took = Duration::ZERO;
         self.silent_since = None;
         self.unreachable_at = None;
         self.loops.ask_again();

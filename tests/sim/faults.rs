@@ -294,6 +294,10 @@ impl Faults {
                 s.packets_per_second = c.pick(&[20, 50, 200]);
             }
         }
+        // A sound server has time to answer a probe, over TCP too: less would be a configuration that fails by itself.
+        let slowest = faults.servers.iter().map(|s| s.delay_ms + s.jitter_ms).max().unwrap_or(0);
+        let timeout = &mut faults.settings.health.timeout;
+        *timeout = (*timeout).max(Duration::from_millis(4 * slowest + 10));
         match c.below(10) {
             0 => faults.draw_flapping_primary(&mut c),
             1 => faults.draw_flood(&mut c),
