@@ -108,7 +108,8 @@ pub struct Waiter<W> {
 #[derive(Clone, Debug)]
 struct Held {
     entry: Arc<Entry>,
-    from: ServerId,
+    /// None where another pursuit of the question got it.
+    from: Option<ServerId>,
     storable: bool,
     until: Moment,
 }
@@ -204,16 +205,17 @@ impl<W> Pursuit<W> {
             && self.attempts.iter().any(|a| !a.is_copy() && (a.overdue || !a.is_out()))
     }
 
-    /// An earlier pursuit of the same question has got its answer after all: nobody waits longer for what is there.
+    /// An earlier pursuit of the same question has got its answer after all: nobody waits longer for what is there. A
+    /// lower tier's negative one waits for better tiers here too.
     pub fn on_kept(&mut self, entry: &Arc<Entry>, group: &mut Group, now: Moment) {
-        let whole = |tier: u8, negative: bool| !negative || tier == 0 || group.settings().same_view;
-        if self.is_open()
-            && let Some(data) = entry.data().filter(|d| whole(d.tier, d.kind.is_negative()))
-        {
-            self.held = None;
-            self.settled = Some(usize::from(data.tier));
-            self.reply_to_all(Answer::Fresh(entry.clone()));
-            self.judge(group, now);
+        let Some(data) = entry.data().filter(|_| self.is_open()) else { return };
+        let tier = usize::from(data.tier);
+        let other_view = data.kind.is_negative() && group.has_better_view(tier);
+        if !other_view {
+            self.settle(entry.clone(), None, false, group, now);
+        } else if self.held.is_none() {
+            let until = self.worth_waiting_until(tier, group, now);
+            self.held = Some(Held { entry: entry.clone(), from: None, storable: false, until });
         }
     }
 
@@ -370,9 +372,9 @@ impl<W> Pursuit<W> {
         if self.broken {
             return;
         }
-        let (tier, from) = (self.attempts[id.0].tier, self.attempts[id.0].server);
+        let (tier, from) = (self.attempts[id.0].tier, Some(self.attempts[id.0].server));
         let negative = packed.kind.is_negative();
-        let other_view = negative && tier > 0 && !group.settings().same_view && group.has_better_tier(tier);
+        let other_view = negative && group.has_better_view(tier);
         if other_view {
             packed.lower_ttls(OTHER_VIEW_NEGATIVE_TTL);
         }
@@ -442,7 +444,14 @@ impl<W> Pursuit<W> {
         }
     }
 
-    fn settle_negative(&mut self, entry: Arc<Entry>, from: ServerId, storable: bool, group: &mut Group, now: Moment) {
+    fn settle_negative(
+        &mut self,
+        entry: Arc<Entry>,
+        from: Option<ServerId>,
+        storable: bool,
+        group: &mut Group,
+        now: Moment,
+    ) {
         let tier = entry.data().map_or(0, |d| usize::from(d.tier));
         let max_age = group.settings().stale.max_age;
         let ours = |e: &&Arc<Entry>| e.data().is_some_and(|d| d.group == self.brief.group);
@@ -453,10 +462,10 @@ impl<W> Pursuit<W> {
         }
     }
 
-    fn settle(&mut self, entry: Arc<Entry>, from: ServerId, storable: bool, group: &mut Group, now: Moment) {
+    fn settle(&mut self, entry: Arc<Entry>, from: Option<ServerId>, storable: bool, group: &mut Group, now: Moment) {
         self.held = None;
         self.settled = entry.data().map(|d| usize::from(d.tier));
-        self.settled_by = Some(from);
+        self.settled_by = from;
         if !self.brief.refresh {
             group.on_miss_answered(now.since(self.started));
         }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use super::{ClientHash, ZoneHash};
 use crate::clock::Moment;
-use crate::limits::{SILENT_AFTER_MIN, SILENT_OVERDUE_MIN};
+use crate::limits::SILENT_OVERDUE_MIN;
 
 /// Judged questions that are looked back on.
 pub const WINDOW: usize = 64;

@@ -181,9 +181,9 @@ impl Group {
         self.dark
     }
 
-    /// Is there a server in a better tier than `tier`?
-    pub fn has_better_tier(&self, tier: usize) -> bool {
-        self.servers.iter().any(|s| s.tier < tier)
+    /// May a better tier than `tier` know names that this one denies?
+    pub fn has_better_view(&self, tier: usize) -> bool {
+        !self.settings.same_view && self.servers.iter().any(|s| s.tier < tier)
     }
 
     /// How often the group has come back from the dark. A failure remembered before that counts no more.

@@ -522,7 +522,7 @@ impl World {
                 };
                 let verdict = vet::vet(&bytes, &question.view(), terms, now);
                 if let Verdict::Answer { storable, .. } = &verdict {
-                    self.rules.on_answer(key, &ask, &bytes, *storable, &mut self.network, now);
+                    self.rules.on_answer(id, &ask, &bytes, *storable, &mut self.network, now);
                 }
                 verdict
             }
@@ -541,7 +541,8 @@ impl World {
         if !matches!(verdict, Verdict::Answer { .. }) {
             self.rules.on_trouble(key, now);
         }
-        self.note(format_args!("pursuit {} from server {}: {shown}", id.0, socket.server));
+        let copy = if ask.kind == AskKind::Probe { ", a copy" } else { "" };
+        self.note(format_args!("pursuit {} from server {}{copy}: {shown}", id.0, socket.server));
         let attempt: AttemptId = ask.attempt;
         self.with_desk(|desk| desk.on_verdict(id, attempt, verdict, now));
         self.pursue(id);

@@ -58,6 +58,8 @@ struct Attempts {
     in_the_dark: bool,
     /// TC came: its failure is told to nobody.
     truncated: bool,
+    /// Its first usable answer came: what comes after that is taken from better tiers only.
+    answered: bool,
 }
 
 /// The rules, and what they have seen.
@@ -440,7 +442,8 @@ impl Rules {
 
     /// A lower tier's negative answer never hides records that a better tier gave within `max_age`.
     fn no_lower_tiers_denial_hides_records(&mut self, number: u64, key: Key, tier: usize, now: Moment) {
-        if self.faults.same_view {
+        // Without `max_age` a jump of the clock leaves nothing that counts.
+        if self.faults.same_view || self.faults.max_age.is_zero() {
             return;
         }
         let Some(records) = self.records.get(&key).copied() else { return };
@@ -493,7 +496,15 @@ impl Rules {
     pub fn on_started(&mut self, id: PursuitId, key: Key, servers: usize, in_the_dark: bool, now: Moment) {
         self.attempts.insert(
             id,
-            Attempts { key, by_server: vec![0; servers], seen: 0, begun: now, in_the_dark, truncated: false },
+            Attempts {
+                key,
+                by_server: vec![0; servers],
+                seen: 0,
+                begun: now,
+                in_the_dark,
+                truncated: false,
+                answered: false,
+            },
         );
     }
 
@@ -580,7 +591,7 @@ impl Rules {
     /// A usable answer came for an attempt that was out.
     pub fn on_answer(
         &mut self,
-        key: Key,
+        id: PursuitId,
         ask: &Ask,
         bytes: &[u8],
         storable: bool,
@@ -595,11 +606,13 @@ impl Rules {
         made.looped |= loops && (made.server != server || made.arrived.is_some());
         made.arrived.get_or_insert(now);
         let other_view = !made.positive && made.tier > self.faults.best && !self.faults.same_view;
+        let Some(attempts) = self.attempts.get_mut(&id).filter(|_| ask.kind != AskKind::Probe) else { return };
         if other_view {
-            self.trouble.insert(key, now);
-        } else if ask.kind != AskKind::Probe && storable {
-            self.answered.insert(key, now);
+            self.trouble.insert(attempts.key, now);
+        } else if storable && !attempts.answered {
+            self.answered.insert(attempts.key, now);
         }
+        attempts.answered = true;
     }
 
     pub fn on_keep(&mut self, key: Key, entry: &Entry, kept: bool, _now: Moment) {
