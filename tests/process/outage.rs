@@ -103,6 +103,32 @@ fn a_better_tier_is_left_at_once_and_taken_again_late() {
     });
 }
 
+// complaint 30: a loop through resolv.conf ended the process.
+#[test]
+fn two_that_forward_to_each_other_leave_each_other_out_and_go_on() {
+    let _busy = busy();
+    let upstream = Upstream::new(zone());
+    let one = Daemon::start(&tiers(&[&[upstream.address()]], ""));
+    let other = Daemon::start(&tiers(&[&[one.address()], &[upstream.address()]], ""));
+    one.write_configuration(&tiers(&[&[other.address()], &[upstream.address()]], ""));
+    assert_eq!(one.command(&["reload"]).code, Some(0));
+    for (name, daemon, back) in [("one", &one, other.address()), ("the other", &other, one.address())] {
+        let said = format!("{back} forwards to evenkeel");
+        // The other has asked for loops before there was one: it does so again by and by.
+        if name == "one" {
+            wait_for("the loop to be found", Duration::from_secs(5), || daemon.log().contains(&said).then_some(()));
+            let state = daemon.command(&["status"]).stdout;
+            assert!(state.contains("leads back to evenkeel"), "{state}");
+        }
+        for sample in
+            load(daemon.address(), never_seen(u32::from(name == "one"), 50), rtype::A, 200, Duration::from_secs(5))
+        {
+            assert_eq!(sample.reply.unwrap().addresses(), RIGHT, "{name}\n{}", daemon.log());
+        }
+    }
+    assert!(upstream.live_count() >= 100, "{}", upstream.live_count());
+}
+
 #[test]
 fn a_server_that_loses_a_fifth_of_its_questions_loses_no_answer() {
     let _quiet = quiet();
