@@ -313,7 +313,7 @@ impl Rules {
             self.no_stale_answer_while_healthy_and_patient(asked, key, now.since(expires), ttl, node, now);
         }
         if !made.positive {
-            self.no_lower_tiers_denial_hides_records(number, key, made.tier, now);
+            self.no_lower_tiers_denial_hides_records(number, key, made.tier, due, now);
         }
         let what = match (fresh, made.positive) {
             (false, _) => "stale",
@@ -441,15 +441,17 @@ impl Rules {
     }
 
     /// A lower tier's negative answer never hides records that a better tier gave within `max_age`.
-    fn no_lower_tiers_denial_hides_records(&mut self, number: u64, key: Key, tier: usize, now: Moment) {
-        // Without `max_age` a jump of the clock leaves nothing that counts.
-        if self.faults.same_view || self.faults.max_age.is_zero() {
+    fn no_lower_tiers_denial_hides_records(&mut self, number: u64, key: Key, tier: usize, due: Moment, now: Moment) {
+        if self.faults.same_view {
             return;
         }
         let Some(records) = self.records.get(&key).copied() else { return };
         for (better, kept) in records.iter().enumerate().take(tier) {
             let Some(kept) = kept else { continue };
-            let until = kept.stored + Duration::from_secs(kept.ttl.into()) + self.faults.max_age;
+            let expires = kept.stored + Duration::from_secs(kept.ttl.into());
+            // A jump of the clock makes what is older expire at that moment.
+            let expires = if kept.stored < due { expires.min(due) } else { expires };
+            let until = expires + self.faults.max_age;
             self.check(now >= until, || {
                 format!("question {number}: tier {tier}'s denial hides the records of tier {better}: {kept:?}")
             });

@@ -169,7 +169,10 @@ impl World {
         while self.now < end && self.node.group().tier_in_use() != best && self.rules.broken().is_none() {
             self.run_for(Duration::from_secs(1));
         }
-        self.rules.the_best_tier_is_in_use_again(&self.node, best, self.now);
+        // Without a question that was ever answered there is none to copy, and nothing acquits.
+        if !self.faults.only_dead_zones_are_asked() {
+            self.rules.the_best_tier_is_in_use_again(&self.node, best, self.now);
+        }
         if self.faults.has_ill(Ill::Loops) {
             self.run_for(LOOP_PROBE_EVERY + LOOP_PROBE_SPAN);
         }
