@@ -1,16 +1,18 @@
 //! A group of servers in tiers: whom to ask, how long to wait, whom to trust with the next question.
 //!
-//! Pure. [`Group`] holds what was learned; its settings are swapped on reload ([`Group::adopt`]). The rooms under it
+//! Pure. [`Group`] holds what was learned; its settings are swapped on reload ([`Group::adopt`]). [`choosing`] says whom
+//! to ask, [`learning`] what follows from what came, [`probing`] who is asked without a client. The rooms under it
 //! judge one thing each and do not know each other, and a [`server`] holds what they know of it: [`breaker`] judges
 //! fast from live questions, [`health`] slowly, [`family`] where a whole address family leads nowhere, [`loops`] who
 //! leads back here, [`zones`] whose fault it is where nobody answers; [`tier`] says which tier is in use, [`damp`] what
 //! flapping costs, [`latency`] and [`hedge`] when a second question goes out, [`budget`] what it may cost and
-//! [`clients`] for whom, [`bulkhead`] how much waits at once, [`probing`] who is asked without a client.
+//! [`clients`] for whom, [`bulkhead`] how much waits at once.
 
 pub mod breaker;
 pub mod budget;
 pub mod bulkhead;
 pub mod change;
+pub mod choosing;
 pub mod clients;
 pub mod damp;
 pub mod family;
@@ -18,6 +20,7 @@ pub mod group;
 pub mod health;
 pub mod hedge;
 pub mod latency;
+pub mod learning;
 pub mod loops;
 pub mod outlook;
 pub mod probing;
@@ -39,6 +42,13 @@ use crate::wire::{Name, rtype};
 /// A server's place in its group: stable for the life of a [`Group`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerId(pub u16);
+
+impl ServerId {
+    /// The server at a place in its group's list.
+    fn nth(index: usize) -> Self {
+        Self(index as u16)
+    }
+}
 
 /// The zone of a question as far as judging needs to tell zones apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

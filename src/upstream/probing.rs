@@ -38,7 +38,7 @@ impl Group {
     pub fn probes_due(&mut self, draw: f64, now: Moment) -> Vec<Probing> {
         let mut due = Vec::new();
         for i in 0..self.servers.len() {
-            let server = ServerId(i as u16);
+            let server = ServerId::nth(i);
             if let Some((name, qtype)) = self.copy_due(i, now)
                 && self.allows_packet(server, now)
             {
@@ -111,7 +111,7 @@ impl Group {
         let zone = self.settings.zones.first().cloned().unwrap_or_else(Name::root);
         let mut due = Vec::new();
         for i in 0..self.servers.len() {
-            let server = ServerId(i as u16);
+            let server = ServerId::nth(i);
             if self.servers[i].loops.is_due(now)
                 && let token = draw()
                 && let Some(name) = loops::name(token, &zone)
