@@ -12,7 +12,7 @@
 //!                       │ cache    Fresh ▸ reply · Stale ▸ reply or wait · Miss    │
 //!                       │ route    which group answers for this name?              │
 //!                       ▼ open                                                     │
-//!                     driver ◀── step ── resolve   what next? (join, patience, attempts)
+//!                     driver ◀── step ── resolve   a place, what next? (desk, patience, attempts)
 //!                       │                   ├─ upstream   whom, how long, may we hedge?
 //!                       ▼                   └─ vet        is it ours, what is it worth?
 //!                    transport ─▶ upstream server                                  │
@@ -31,11 +31,15 @@
 //! | word | what it means here |
 //! |---|---|
 //! | group | servers that answer for the same zones, in three tiers |
-//! | fit | a server that gets first questions: neither silent nor down |
+//! | fit | a server that gets first questions: neither silent nor down nor left out |
 //! | silent | questions are overdue and nothing at all has come; the first packet ends it |
 //! | down | convicted; comes back by probes or by copies of live questions, as it went |
 //! | dark | a group without a fit server: known names are answered stale at once |
+//! | hold | how long a better tier must have been fit before it is used again |
+//! | desk | a group and all pursuits that ask it, behind one lock |
 //! | pursuit | the work on one question, shared by all who ask it |
+//! | copy | a live question sent once more to a server that was convicted; no client waits for it |
+//! | failing zone | one of whose children many fail and none is answered; it has few places |
 //! | patience | how long a client waits for a fresh answer while there is a stale one |
 //! | hedge | a second question to another server while the first is overdue |
 //! | stamp | which group, in which life, gave an answer |

@@ -400,7 +400,7 @@ impl fmt::Display for Event {
                 write!(f, "{group}: {server} does not lead back to evenkeel any more: it is asked again")
             }
             Event::FamilyBroken { group, family } => {
-                write!(f, "{group}: nothing comes from any {family} server: those not tried yet are left out")
+                write!(f, "{group}: nothing comes from any {family} server: they are left out until something does")
             }
             Event::FamilyWorks { group, family } => write!(f, "{group}: {family} servers answer again"),
             Event::AskAt { address } => {
