@@ -10,7 +10,7 @@
 //! ```
 //!
 //! - The same question asked twice is one pursuit with two waiters, while it can still be joined.
-//! - In the dark few names are asked ([`Group::allows_in_the_dark`]); the others are refused at once.
+//! - While the group is down few names are asked ([`Group::allows_while_down`]); the others are refused at once.
 //! - A bound that is full is first looked through for the oldest hopeless question: one that nobody has answered
 //!   although a server was given its time. It yields its place and is answered as by a refusal. A zone that is known
 //!   to fail has few places and no such claim.
@@ -130,7 +130,7 @@ impl<W> Desk<W> {
         if self.group.on_came_in(question.view().name, now) {
             return Opened::Refused(waiter, None, code::OTHER);
         }
-        if self.group.servers().is_empty() || self.group.is_dark() && !self.group.allows_in_the_dark(now) {
+        if self.group.servers().is_empty() || self.group.is_down() && !self.group.allows_while_down(now) {
             return Opened::Refused(waiter, stale, code::NO_REACHABLE_AUTHORITY);
         }
         if waiter.is_none() && !self.group.allows_refresh(now) {

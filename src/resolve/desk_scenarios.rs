@@ -123,6 +123,27 @@ fn a_start_behind_slow_servers_finds_nobody_silent() {
     assert!(seen.len() == 100 && seen.iter().all(|s| *s == "fresh after 300 ms"), "{seen:?} {:?}", w.changes);
 }
 
+// The way to all of them becomes long at once: a full uplink, say. Silent they are, but not down.
+#[test]
+fn names_that_are_new_are_asked_while_all_servers_are_only_silent() {
+    let mut w = World::new(|name| Does::Answers(if name.contains("far") { 300 } else { 2 }));
+    for n in 0..50 {
+        w.ask(&format!("www.site{n}.test"), n % 5);
+        w.pass(MS(5));
+    }
+    let ids: Vec<_> = (0..100)
+        .filter_map(|n| {
+            let id = w.ask(&format!("www.far{n}.test"), n % 5);
+            w.pass(MS(5));
+            id
+        })
+        .collect();
+    w.pass(Duration::from_secs(1));
+    assert!(w.changes.contains(&Change::Dark), "{:?}", w.changes);
+    let seen: Vec<_> = ids.iter().map(|id| &w.seen[id]).collect();
+    assert!(seen.len() == 100 && seen.iter().all(|s| s.starts_with("fresh after 3")), "{seen:?}");
+}
+
 //------------ Recovery without a herd -------------------------------------------------------------------------------
 
 #[test]

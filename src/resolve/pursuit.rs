@@ -13,7 +13,8 @@
 //!   records are served.
 //! - A waiter gets the stale answer when its patience is over, when the group goes dark, or when the pursuit fails;
 //!   SERVFAIL only where nothing can be served. Each waiter has its own deadline.
-//! - In the dark one server is asked, once. So it is where the question's zone fails ([`crate::upstream::zones`]).
+//! - While the group is down one server is asked, once. So it is where the question's zone fails
+//!   ([`crate::upstream::zones`]).
 //! - Where another question needs its place and it is hopeless, it yields: its waiters are answered as by a refusal.
 //! - Settled or failed, the pursuit listens on for a while, for what is still out: late packets tell that a server
 //!   lives, late answers of a better tier replace a lower tier's.
@@ -649,9 +650,9 @@ impl<W> Pursuit<W> {
             return;
         }
         let zone_fails = group.zone_of(self.brief.question.view().name, now).is_failing;
-        if (group.is_dark() || zone_fails) && !none_yet {
+        if (group.is_down() || zone_fails) && !none_yet {
             // One attempt; who still waits gives up once it is not worth waiting for.
-            let gone = |a: &Attempt| match group.is_dark() {
+            let gone = |a: &Attempt| match group.is_down() {
                 true => now >= a.try_until,
                 false => now.since(self.started) >= FAILING_ZONE_DEADLINE,
             };
@@ -664,9 +665,9 @@ impl<W> Pursuit<W> {
         if now < self.denied_until {
             return;
         }
-        // One that waited for room may find the group dark meanwhile: it is one of the few names then, or waits on.
+        // One that waited for room may find the group down meanwhile: it is one of the few names then, or waits on.
         let waited = none_yet && self.denied_until != Moment::ZERO;
-        if waited && group.is_dark() && !group.allows_in_the_dark(now) {
+        if waited && group.is_down() && !group.allows_while_down(now) {
             self.denied_until = now + DENIED_PAUSE;
             return;
         }

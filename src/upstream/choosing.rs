@@ -41,9 +41,9 @@ impl Group {
         self.bulkhead.leave(permit);
     }
 
-    /// May one more name be asked while the group is dark?
+    /// May one more name be asked while the group is down?
     #[must_use]
-    pub fn allows_in_the_dark(&mut self, now: Moment) -> bool {
+    pub fn allows_while_down(&mut self, now: Moment) -> bool {
         self.down_asks.withdraw(now)
     }
 

@@ -7,7 +7,8 @@
 //! - A server that was silent for a second is down.
 //! - The group is **dark** when no server is fit and none has spoken since it was found unfit. The first well-formed
 //!   reply ends darkness at once; only the choice of the tier waits for `rise` and `hold`.
-//! - In the dark every server is asked in turn, a few questions a second: our own judgement may be what is broken.
+//! - In the dark every server is asked in turn: our own judgement may be what is broken. Once every server is down too,
+//!   it is a few questions a second.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -174,6 +175,12 @@ impl Group {
     /// May a better tier than `tier` know names that this one denies?
     pub fn has_better_view(&self, tier: usize) -> bool {
         !self.settings.same_view && self.servers.iter().any(|s| s.tier < tier)
+    }
+
+    /// Is it dark, and every server convicted? A group that is only silent may be one whose way has become long: it is
+    /// asked as ever, though nobody with a stale answer waits for it.
+    pub fn is_down(&self) -> bool {
+        self.belief() == Belief::Down
     }
 
     /// How often the group has come back from the dark. A failure remembered before that counts no more.

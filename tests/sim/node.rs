@@ -262,7 +262,7 @@ impl World {
             stale: opening.stale,
             waiter,
         };
-        let was_dark = self.node.group().is_dark();
+        let was_down = self.node.group().is_down();
         match self.with_desk(|desk| desk.open(request, now)) {
             Opened::Joined(id) => {
                 self.note(format_args!("joins pursuit {}", id.0));
@@ -270,7 +270,7 @@ impl World {
             }
             Opened::Started(id, yielded) => {
                 self.node.tasks.insert(id, Task { key: opening.key, question, generation: 0 });
-                self.rules.on_started(id, opening.key, self.node.group().servers().len(), was_dark, now);
+                self.rules.on_started(id, opening.key, self.node.group().servers().len(), was_down, now);
                 if let Some(other) = yielded {
                     if let Some(task) = self.node.tasks.get(&other) {
                         self.rules.on_trouble(task.key, now);
@@ -324,7 +324,7 @@ impl World {
     /// Carries out what a pursuit says.
     pub fn pursue(&mut self, id: PursuitId) {
         let now = self.now;
-        let was_dark = self.node.group().is_dark();
+        let was_down = self.node.group().is_down();
         let mut chance = self.chance.clone();
         let steps = self.with_desk(|desk| desk.next(id, &mut || chance.unit(), now));
         self.chance = chance;
@@ -332,7 +332,7 @@ impl World {
             let Some(task) = self.node.tasks.get(&id) else { return };
             let (key, question) = (task.key, task.question.clone());
             match step {
-                Step::Ask(ask) => self.ask_server(id, ask, &question, was_dark),
+                Step::Ask(ask) => self.ask_server(id, ask, &question, was_down),
                 Step::Reply(ways, answer) => {
                     if self.rules.may_fail_silently(id) {
                         self.rules.on_trouble(key, now);
@@ -374,7 +374,7 @@ impl World {
         }
     }
 
-    fn ask_server(&mut self, id: PursuitId, ask: Ask, question: &OwnedQuestion, was_dark: bool) {
+    fn ask_server(&mut self, id: PursuitId, ask: Ask, question: &OwnedQuestion, was_down: bool) {
         let q = question.view();
         let server = usize::from(ask.server.0);
         let protocol = self.node.group().server(ask.server).settings.protocol;
@@ -382,7 +382,7 @@ impl World {
         let way = if over_tcp { " over TCP" } else { "" };
         let shown = names::text(q.name);
         self.note(format_args!("pursuit {} asks server {server}{way}: {} {shown}", id.0, ask.kind.word()));
-        self.rules.on_ask(id, &ask, &self.faults, was_dark, self.now);
+        self.rules.on_ask(id, &ask, &self.faults, was_down, self.now);
         let packet = build::question(q.name, q.qtype, q.dnssec_ok, q.cd, ask.with_edns);
         let socket = Socket {
             purpose: Purpose::Attempt { id, ask },

@@ -54,8 +54,8 @@ struct Attempts {
     by_server: Vec<u8>,
     seen: usize,
     begun: Moment,
-    /// Did it begin in the dark?
-    in_the_dark: bool,
+    /// Did it begin while the group was down?
+    while_down: bool,
     /// TC came: its failure is told to nobody.
     truncated: bool,
     /// Its first usable answer came: what comes after that is taken from better tiers only.
@@ -495,7 +495,7 @@ impl Rules {
 
     //------------ Questions to servers ------------------------------------------------------------------------------
 
-    pub fn on_started(&mut self, id: PursuitId, key: Key, servers: usize, in_the_dark: bool, now: Moment) {
+    pub fn on_started(&mut self, id: PursuitId, key: Key, servers: usize, while_down: bool, now: Moment) {
         self.attempts.insert(
             id,
             Attempts {
@@ -503,7 +503,7 @@ impl Rules {
                 by_server: vec![0; servers],
                 seen: 0,
                 begun: now,
-                in_the_dark,
+                while_down,
                 truncated: false,
                 answered: false,
             },
@@ -525,7 +525,7 @@ impl Rules {
         self.attempts.remove(&id);
     }
 
-    pub fn on_ask(&mut self, id: PursuitId, ask: &Ask, f: &Faults, was_dark: bool, now: Moment) {
+    pub fn on_ask(&mut self, id: PursuitId, ask: &Ask, f: &Faults, was_down: bool, now: Moment) {
         let server = usize::from(ask.server.0);
         self.packets_within_their_rate(server, now);
         let Some(attempts) = self.attempts.get_mut(&id) else { return self.fail(format!("{id:?} asks unasked")) };
@@ -539,14 +539,14 @@ impl Rules {
             return;
         }
         attempts.by_server[server] += 1;
-        let (count, in_the_dark, begun) = (attempts.by_server[server], attempts.in_the_dark, attempts.begun);
+        let (count, while_down, begun) = (attempts.by_server[server], attempts.while_down, attempts.begun);
         self.at_most_three_attempts(id, server, count);
         self.second_questions_within_their_budget(ask.kind, f.settings.hedge.budget, now);
-        // What made it dark at the moment of its beginning came too late for it.
-        if first && was_dark && (in_the_dark || begun < now) {
-            self.few_names_in_the_dark(now);
+        // What made it down at the moment of its beginning came too late for it.
+        if first && was_down && (while_down || begun < now) {
+            self.few_names_while_down(now);
         }
-        self.one_attempt_in_the_dark(id, !first && was_dark);
+        self.one_attempt_while_down(id, !first && was_down);
     }
 
     /// No server gets more than three attempts for one question.
@@ -573,15 +573,15 @@ impl Rules {
         self.check(within, || format!("more packets to server {server} than its limit"));
     }
 
-    /// In the dark a name is asked once: no second attempt goes out.
-    fn one_attempt_in_the_dark(&mut self, id: PursuitId, another: bool) {
-        self.check(!another, || format!("pursuit {} asks again in the dark", id.0));
+    /// While the group is down a name is asked once: no second attempt goes out.
+    fn one_attempt_while_down(&mut self, id: PursuitId, another: bool) {
+        self.check(!another, || format!("pursuit {} asks again while the group is down", id.0));
     }
 
-    /// In the dark at most ten names a second are asked, beside probes.
-    fn few_names_in_the_dark(&mut self, now: Moment) {
+    /// While the group is down at most ten names a second are asked, beside probes.
+    fn few_names_while_down(&mut self, now: Moment) {
         let within = self.dark.count(now);
-        self.check(within, || "more names asked in the dark than ten a second".into());
+        self.check(within, || "more names asked while the group is down than ten a second".into());
     }
 
     pub fn on_probe_sent(&mut self, server: usize, now: Moment) {
