@@ -130,7 +130,8 @@ impl<W> Desk<W> {
         if self.group.on_came_in(question.view().name, now) {
             return Opened::Refused(waiter, None, code::OTHER);
         }
-        if self.group.servers().is_empty() || self.group.is_down() && !self.group.allows_while_down(now) {
+        let spared = self.group.is_spared(waiter.is_none());
+        if self.group.servers().is_empty() || spared && !self.group.allows_while_down(now) {
             return Opened::Refused(waiter, stale, code::NO_REACHABLE_AUTHORITY);
         }
         if waiter.is_none() && !self.group.allows_refresh(now) {

@@ -650,9 +650,10 @@ impl<W> Pursuit<W> {
             return;
         }
         let zone_fails = group.zone_of(self.brief.question.view().name, now).is_failing;
-        if (group.is_down() || zone_fails) && !none_yet {
+        let spared = group.is_spared(self.brief.refresh);
+        if (spared || zone_fails) && !none_yet {
             // One attempt; who still waits gives up once it is not worth waiting for.
-            let gone = |a: &Attempt| match group.is_down() {
+            let gone = |a: &Attempt| match spared {
                 true => now >= a.try_until,
                 false => now.since(self.started) >= FAILING_ZONE_DEADLINE,
             };
@@ -667,7 +668,7 @@ impl<W> Pursuit<W> {
         }
         // One that waited for room may find the group down meanwhile: it is one of the few names then, or waits on.
         let waited = none_yet && self.denied_until != Moment::ZERO;
-        if waited && group.is_down() && !group.allows_while_down(now) {
+        if waited && spared && !group.allows_while_down(now) {
             self.denied_until = now + DENIED_PAUSE;
             return;
         }

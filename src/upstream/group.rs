@@ -177,10 +177,10 @@ impl Group {
         !self.settings.same_view && self.servers.iter().any(|s| s.tier < tier)
     }
 
-    /// Is it dark, and every server convicted? A group that is only silent may be one whose way has become long: it is
-    /// asked as ever, though nobody with a stale answer waits for it.
-    pub fn is_down(&self) -> bool {
-        self.belief() == Belief::Down
+    /// Is it asked little, each name once? When it is down. A group that is only silent may be one whose way has become
+    /// long: while clients wait it is asked as ever; where none waits (`refresh`) there is no haste.
+    pub fn is_spared(&self, refresh: bool) -> bool {
+        if refresh { self.dark } else { self.belief() == Belief::Down }
     }
 
     /// How often the group has come back from the dark. A failure remembered before that counts no more.

@@ -262,7 +262,7 @@ impl World {
             stale: opening.stale,
             waiter,
         };
-        let was_down = self.node.group().is_down();
+        let was_down = self.node.group().is_spared(false);
         match self.with_desk(|desk| desk.open(request, now)) {
             Opened::Joined(id) => {
                 self.note(format_args!("joins pursuit {}", id.0));
@@ -324,7 +324,7 @@ impl World {
     /// Carries out what a pursuit says.
     pub fn pursue(&mut self, id: PursuitId) {
         let now = self.now;
-        let was_down = self.node.group().is_down();
+        let was_down = self.node.group().is_spared(false);
         let mut chance = self.chance.clone();
         let steps = self.with_desk(|desk| desk.next(id, &mut || chance.unit(), now));
         self.chance = chance;
