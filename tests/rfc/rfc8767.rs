@@ -59,7 +59,8 @@ fn section_5_the_pursuit_goes_on_behind_a_stale_answer() {
         let reply = daemon.ask("www.test.", rtype::A);
         (reply.edes().is_empty() && reply.answers[0].ttl > 30).then_some(())
     });
-    assert!(upstream.count("www.test.", rtype::A) <= 3);
+    // The one before, and one pursuit's attempts.
+    assert!(upstream.count("www.test.", rtype::A) <= 4);
 }
 
 #[test]
