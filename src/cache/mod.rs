@@ -142,3 +142,56 @@ impl Cache {
         self.store.upkeep();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::entry::{Data, Kind, Packed};
+    use crate::cache::store::MapStore;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+    const QUESTION: Question<'static> =
+        Question { name: b"\x03www\x04test\0", qtype: 1, dnssec_ok: false, cd: false };
+
+    fn keep(cache: &Cache, kind: Kind, tier: u8, now: Moment) -> bool {
+        let packed = Packed {
+            wire: vec![0; 12],
+            ttl_at: vec![],
+            rotation: None,
+            kept_edes: [].into(),
+            kind,
+            ttl: 60,
+            signed_until: Moment::NEVER,
+        };
+        let entry = Arc::new(Entry::with_data(&QUESTION, Data::new(packed, tier, GroupStamp(1), now)));
+        cache.keep(cache.key(&QUESTION), &QUESTION, entry, DAY, now)
+    }
+
+    fn kind(cache: &Cache) -> Kind {
+        cache.look(cache.key(&QUESTION), &QUESTION).unwrap().data().unwrap().kind
+    }
+
+    // complaint 10: a secondary's NXDOMAIN took the place of internal names.
+    #[test]
+    fn a_lower_tiers_denial_is_not_stored_where_a_better_tier_has_ever_given_records() {
+        let cache = Cache::new(Arc::new(MapStore::default()), Keys::new([0; 16]));
+        let at = Moment::from_secs;
+        assert!(keep(&cache, Kind::Positive, 0, at(0)));
+        assert!(!keep(&cache, Kind::NxDomain, 1, at(100)));
+        assert!(keep(&cache, Kind::Positive, 2, at(200)), "the tertiary's records are stored");
+        assert!(!keep(&cache, Kind::NxDomain, 1, at(300)), "and the primary's are remembered");
+        assert_eq!(kind(&cache), Kind::Positive);
+        assert!(keep(&cache, Kind::NxDomain, 0, at(300)), "the primary's own word counts");
+    }
+
+    // complaints 6 and 7: a failure took the place of what was good.
+    #[test]
+    fn a_failure_stands_beside_the_data() {
+        let cache = Cache::new(Arc::new(MapStore::default()), Keys::new([0; 16]));
+        keep(&cache, Kind::Positive, 0, Moment::ZERO);
+        let key = cache.key(&QUESTION);
+        cache.remember(key, &QUESTION, (Some(22), [].into()), (GroupStamp(1), 0), Moment::ZERO);
+        assert_eq!(kind(&cache), Kind::Positive);
+        assert!(cache.look(key, &QUESTION).unwrap().has_failed(GroupStamp(1), 0, Moment::from_millis(999)));
+    }
+}

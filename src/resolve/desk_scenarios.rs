@@ -104,6 +104,74 @@ fn the_same_question_is_one_pursuit_with_many_waiters() {
     assert_eq!((w.answered, w.asked(&[AskKind::First])), (30, 1));
 }
 
+// An earlier pursuit of the question has failed, and listens on.
+#[test]
+fn a_late_answer_reaches_who_has_asked_again() {
+    let mut w = World::new(|name| match name {
+        n if n.starts_with("late.") => Does::Answers(3000),
+        n if n.contains("dead") => Does::Silent,
+        _ => Does::Answers(2),
+    });
+    for n in 0..100 {
+        w.ask(&format!("r{n}.dead.example"), 7);
+        w.pass(MS(10));
+    }
+    w.pass(Duration::from_secs(5));
+    assert!(w.desk.group().zone_of(&wire("x.dead.example"), w.now).is_failing);
+    let first = w.ask("late.dead.example", CLIENT).unwrap();
+    w.pass(MS(2500));
+    assert!(w.seen[&first].starts_with("failed"), "{}", w.seen[&first]);
+    let second = w.ask("late.dead.example", CLIENT).unwrap();
+    assert_ne!(first, second);
+    w.pass(MS(502));
+    assert_eq!(w.seen[&second], "fresh after 500 ms");
+}
+
+#[test]
+fn who_joins_late_has_a_deadline_of_its_own() {
+    let mut w = World::new(|_| Does::Answers(4500));
+    w.ask("www.test", CLIENT);
+    w.pass(MS(3900));
+    let id = w.ask("www.test", CLIENT).unwrap();
+    w.pass(MS(200));
+    assert!(w.seen[&id].starts_with("failed"), "the first one at its deadline: {}", w.seen[&id]);
+    w.pass(MS(500));
+    assert!(w.seen[&id].starts_with("fresh"), "{}", w.seen[&id]);
+    assert_eq!(w.answered, 2);
+}
+
+//------------ Evidence ----------------------------------------------------------------------------------------------
+
+// complaint 12: one lost packet counted once per waiter.
+#[test]
+fn one_question_for_thirty_clients_is_evidence_once() {
+    let mut w = World::new(|_| Does::Silent);
+    w.probes_answer = false;
+    w.speaks();
+    for client in 0..30 {
+        w.ask("www.test", client);
+    }
+    w.pass(MS(900));
+    assert!(!w.changes.iter().any(|c| matches!(c, Change::Silent(_))), "{:?}", w.changes);
+}
+
+#[test]
+fn a_question_is_judged_once_however_often_its_pursuit_goes_on() {
+    let mut w = World::by_server(|name, server| match (name.contains("www"), server) {
+        (true, 0) => Does::Fails(Fault::ServFail),
+        _ => Does::Answers(2),
+    });
+    w.pass(MS(1));
+    for n in 0..5 {
+        w.ask(&format!("www.site{n}.test"), n);
+    }
+    w.pass(Duration::from_secs(3));
+    assert!(!w.changes.iter().any(|c| matches!(c, Change::Down(..))), "five are not six: {:?}", w.changes);
+    w.ask("www.site5.test", 5);
+    w.pass(MS(100));
+    assert!(w.changes.iter().any(|c| matches!(c, Change::Down(..))), "{:?}", w.changes);
+}
+
 //------------ Start -------------------------------------------------------------------------------------------------
 
 // Found by the benchmark: behind a satellite every server was silent before its first answer could come.
@@ -314,6 +382,7 @@ struct World {
     coming: BTreeMap<(Moment, usize), Coming>,
     count: usize,
     turn_at: Moment,
+    probes_answer: bool,
     seed: u64,
 }
 
@@ -347,6 +416,7 @@ impl World {
             coming: BTreeMap::new(),
             count: 0,
             turn_at: Moment::ZERO,
+            probes_answer: true,
             seed: 9,
         }
     }
@@ -445,6 +515,9 @@ impl World {
         self.desk.group_mut().weigh(self.now);
         for due in self.desk.group_mut().probes_due(0.5, self.now) {
             self.desk.group_mut().on_sent(due.server, AskKind::Probe, self.now);
+            if !self.probes_answer {
+                continue;
+            }
             let does = (self.does)(&due.name.to_string(), due.server.0.into());
             let after = if let Does::Answers(after) = does { after } else { 2 };
             let what = match (due.is_copy, does) {

@@ -241,13 +241,4 @@ impl ServerSettings {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_empty_configuration_means_these_defaults() {
-        let config = crate::config::Config::default();
-        assert_eq!(config.groups.len(), 1);
-        assert_eq!(config.groups[0].settings, GroupSettings::default());
-    }
-}
+mod tests;

@@ -1,0 +1,201 @@
+//! What a group concludes from what it is told, where no judge alone decides it.
+
+use std::time::Duration;
+
+use super::group::{AskKind, Belief, Change};
+use super::health::{Evidence, Probe};
+use super::{ClientHash, Group, GroupSettings, Order, ServerId, ServerSettings, ZoneHash};
+use crate::clock::Moment;
+
+const QUICK: Duration = Duration::from_millis(2);
+const LATE: Duration = Duration::from_millis(400);
+const PRIMARY: ServerId = ServerId(0);
+
+/// One server a tier, all of which have answered, at the moment zero.
+fn group() -> Group {
+    let server = |n: u8| vec![ServerSettings::at(([192, 0, 2, n], 53).into())];
+    let settings =
+        GroupSettings { tiers: [server(0), server(1), server(2)], order: Order::Listed, ..GroupSettings::default() };
+    let mut group = Group::new(settings, Moment::ZERO);
+    for n in 0..3 {
+        (0..8).for_each(|_| answer(&mut group, ServerId(n), QUICK, Moment::ZERO));
+    }
+    group.take_changes();
+    group
+}
+
+fn answer(group: &mut Group, server: ServerId, took: Duration, now: Moment) {
+    group.on_sent(server, AskKind::First, now);
+    group.on_reply(server, took, true, now);
+}
+
+/// `count` questions of as many zones and clients, which the server failed or answered.
+fn judge(group: &mut Group, server: ServerId, fault: bool, count: u32, now: Moment) {
+    (0..count).for_each(|n| group.on_judged(server, fault, ZoneHash(n), ClientHash(n), now));
+}
+
+/// The primary is convicted by live evidence and the others stand well beside it.
+fn without_primary(now: Moment) -> Group {
+    let mut group = group();
+    judge(&mut group, ServerId(1), false, 16, now);
+    judge(&mut group, PRIMARY, true, 16, now);
+    assert_eq!(group.tier_in_use(), 1);
+    group
+}
+
+fn is_down(group: &Group, server: ServerId) -> bool {
+    group.server(server).health.is_down()
+}
+
+/// Weighs each second to `until`, and answers what no client waits for as `answers` says for each second.
+fn pass(group: &mut Group, from: u64, until: u64, answers: impl Fn(u64) -> bool) {
+    for second in from..until {
+        let now = Moment::from_secs(second);
+        group.weigh(now);
+        group.on_copy(PRIMARY, answers(second).then_some(QUICK), now);
+    }
+}
+
+#[test]
+fn an_empty_configuration_means_these_defaults() {
+    let config = crate::config::Config::default();
+    assert_eq!(config.groups.len(), 1);
+    assert_eq!(config.groups[0].settings, GroupSettings::default());
+}
+
+#[test]
+fn two_copies_that_fail_in_a_row_break_a_hold_and_one_does_not() {
+    for (what, failed, taken) in [("none", 0..0, true), ("one", 8..9, true), ("two in a row", 7..9, false)] {
+        let mut group = without_primary(Moment::ZERO);
+        // Up at the third second, held for ten.
+        pass(&mut group, 1, 15, |second| !failed.contains(&second));
+        assert_eq!(group.tier_in_use() == 0, taken, "{what}");
+    }
+}
+
+#[test]
+fn a_copy_that_fails_within_the_hold_makes_a_probe_due() {
+    let mut group = without_primary(Moment::ZERO);
+    pass(&mut group, 1, 5, |_| true);
+    assert!(!is_down(&group, PRIMARY));
+    let now = Moment::from_millis(5_100);
+    group.probes_due(0.5, now);
+    group.on_probe(PRIMARY, Probe::Passed, now);
+    let soon = now + Duration::from_millis(300);
+    assert!(!group.probes_due(0.5, soon).iter().any(|due| due.server == PRIMARY && !due.is_copy));
+    group.on_copy(PRIMARY, None, soon);
+    assert!(group.probes_due(0.5, soon).iter().any(|due| due.server == PRIMARY && !due.is_copy));
+}
+
+// complaint 16: a gray server comes back since it answers something.
+#[test]
+fn answers_that_come_too_late_acquit_nobody() {
+    let mut group = without_primary(Moment::ZERO);
+    for second in 1..20 {
+        group.on_copy(PRIMARY, Some(LATE), Moment::from_secs(second));
+    }
+    assert!(is_down(&group, PRIMARY));
+    pass(&mut group, 20, 23, |_| true);
+    assert!(!is_down(&group, PRIMARY), "three in time do");
+}
+
+#[test]
+fn a_failure_rate_that_is_alike_on_all_servers_convicts_nobody() {
+    let mut group = group();
+    for n in 0..16 {
+        for server in 0..3 {
+            group.on_judged(ServerId(server), true, ZoneHash(n), ClientHash(n), Moment::ZERO);
+        }
+    }
+    assert!((0..3).all(|n| !is_down(&group, ServerId(n))), "{:?}", group.take_changes());
+    judge(&mut group, ServerId(1), false, 64, Moment::ZERO);
+    judge(&mut group, PRIMARY, true, 1, Moment::ZERO);
+    assert!(is_down(&group, PRIMARY), "another one does better");
+}
+
+// complaint 18: penalties that outlast the network that caused them.
+#[test]
+fn when_the_network_changes_nothing_is_held_against_anybody() {
+    let mut group = without_primary(Moment::ZERO);
+    for n in 0..40 {
+        group.on_unanswered(format!("\u{3}r{n:02}\u{4}dead\u{4}test\0").as_bytes(), Moment::ZERO);
+    }
+    let dead = b"\x01x\x04dead\x04test\0";
+    assert!(group.zone_of(dead, Moment::ZERO).is_failing);
+    // Two flaps: the hold has grown.
+    pass(&mut group, 1, 20, |_| true);
+    judge(&mut group, ServerId(1), false, 16, Moment::from_secs(20));
+    judge(&mut group, PRIMARY, true, 16, Moment::from_secs(20));
+    let now = Moment::from_secs(21);
+    assert!(is_down(&group, PRIMARY) && group.hold(now) > group.settings().health.hold);
+    let healings = group.healings();
+
+    group.on_discontinuity(now);
+    assert!(!is_down(&group, PRIMARY), "the server");
+    assert_eq!(group.hold(now), group.settings().health.hold, "its flaps");
+    assert!(!group.zone_of(dead, now).is_failing, "the zone");
+    assert_ne!(group.healings(), healings, "failures that are remembered");
+    assert!(group.server(PRIMARY).latency().p95().is_none(), "its pace");
+    assert_eq!(group.tier_in_use(), 1, "traffic waits for the hold all the same");
+    let due = group.probes_due(0.5, now);
+    assert!((0..3).all(|n| due.iter().any(|d| d.server == ServerId(n))), "all are probed at once: {due:?}");
+}
+
+#[test]
+fn who_was_not_weighed_for_a_while_was_asleep_and_no_tier_held() {
+    let mut group = without_primary(Moment::ZERO);
+    pass(&mut group, 1, 5, |_| true);
+    pass(&mut group, 30, 38, |_| true);
+    assert_eq!(group.tier_in_use(), 1);
+    pass(&mut group, 38, 42, |_| true);
+    assert_eq!(group.tier_in_use(), 0);
+}
+
+#[test]
+fn where_a_hold_is_over_and_nobody_asked_the_tier_is_probed_at_once() {
+    let mut group = without_primary(Moment::ZERO);
+    pass(&mut group, 1, 5, |_| true);
+    let over = Moment::from_millis(14_500);
+    (5..=14).for_each(|second| group.weigh(Moment::from_secs(second)));
+    group.probes_due(0.5, Moment::from_secs(12));
+    group.weigh(over);
+    assert_eq!(group.tier_in_use(), 1, "it has not answered since");
+    let due = group.probes_due(0.5, over);
+    assert!(due.iter().any(|d| d.server == PRIMARY && !d.is_copy), "{due:?}");
+    group.on_probe(PRIMARY, Probe::Passed, over);
+    assert_eq!(group.tier_in_use(), 0);
+}
+
+#[test]
+fn a_group_is_dark_when_nobody_is_fit_and_asked_little_when_all_are_down() {
+    let mut group = group();
+    for n in 0..3 {
+        let server = ServerId(n);
+        (0..5).for_each(|_| group.on_sent(server, AskKind::First, Moment::from_secs(1)));
+        (0..5).for_each(|_| group.on_port_closed(server, false, Moment::from_secs(1)));
+    }
+    assert_eq!((group.belief(), group.is_spared(false), group.is_spared(true)), (Belief::Silent, false, true));
+    group.weigh(Moment::from_millis(2_100));
+    assert_eq!((group.belief(), group.is_spared(false)), (Belief::Down, true));
+    assert!(group.take_changes().contains(&Change::Down(PRIMARY, Evidence::Silence)));
+    answer(&mut group, ServerId(2), QUICK, Moment::from_secs(3));
+    assert_eq!(group.belief(), Belief::Healthy);
+}
+
+#[test]
+fn one_of_several_clients_that_took_most_gets_no_second_question_while_they_are_scarce() {
+    let mut group = group();
+    let (greedy, other) = (ClientHash(1), ClientHash(2));
+    for client in [greedy, other] {
+        let permit = group.enter(b"\x01a\x04test\0", client, Moment::ZERO).unwrap();
+        group.leave(permit);
+    }
+    let granted = (0..100).filter(|_| group.allows_second(greedy, true, Moment::ZERO)).count();
+    assert!((5..=15).contains(&granted), "{granted} of a burst of twenty");
+    assert!(group.allows_second(other, true, Moment::ZERO));
+    assert!(group.budget_denied() >= 85);
+    assert!(!group.allows_second(greedy, false, Moment::ZERO));
+    let denied = group.budget_denied();
+    assert!(!group.allows_second(greedy, false, Moment::ZERO));
+    assert_eq!(group.budget_denied(), denied, "one that asks again is not counted again");
+}
