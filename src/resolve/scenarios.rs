@@ -143,6 +143,17 @@ fn a_limit_of_our_own_is_not_remembered() {
 }
 
 #[test]
+fn what_found_no_room_by_its_deadline_is_not_remembered_as_failed() {
+    let mut w = World::new(&[answers(2)]);
+    w.settings.tiers[0][0].packets_per_second = 1;
+    w.settings.deadline = MS(900);
+    w.reset();
+    assert_eq!(w.ask_for("a.example", None, MS(900)).what, "fresh tier 0 after 2 ms");
+    let seen = w.ask_for("b.example", None, MS(900));
+    assert_eq!((seen.what.as_str(), seen.remembered), ("failed after 900 ms", 0));
+}
+
+#[test]
 fn with_all_silent_a_new_name_fails_within_its_deadline_and_soon_at_once() {
     let mut w = World::new(&[Does::Silent, Does::Silent, Does::Silent]);
     let seen = w.ask("a.example", None);
