@@ -251,10 +251,7 @@ impl<W> Desk<W> {
 
     fn remove(&mut self, id: PursuitId, now: Moment) {
         let Some(mut place) = self.places.remove(&id) else { return };
+        debug_assert!(place.permit.is_none(), "{id:?} has ended and holds its permit");
         place.pursuit.give_up(&mut self.group, now);
-        if let Some(permit) = place.permit.take() {
-            self.group.leave(permit);
-        }
-        self.joins.close(place.key, |open| *open == id);
     }
 }

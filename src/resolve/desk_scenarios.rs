@@ -156,6 +156,20 @@ fn one_question_for_thirty_clients_is_evidence_once() {
 }
 
 #[test]
+fn a_zone_is_told_of_what_nobody_has_answered_for_a_second() {
+    let mut w = World::new(|name| if name.contains("dead") { Does::Silent } else { Does::Answers(2) });
+    for n in 0..8 {
+        w.ask(&format!("r{n}.dead.test"), n);
+    }
+    w.pass(MS(200));
+    w.speaks();
+    w.pass(MS(790));
+    assert!(!w.desk.group().zone_of(&wire("x.dead.test"), w.now).is_failing);
+    w.pass(MS(11));
+    assert!(w.desk.group().zone_of(&wire("x.dead.test"), w.now).is_failing, "long before they end");
+}
+
+#[test]
 fn a_question_is_judged_once_however_often_its_pursuit_goes_on() {
     let mut w = World::by_server(|name, server| match (name.contains("www"), server) {
         (true, 0) => Does::Fails(Fault::ServFail),

@@ -6,6 +6,8 @@ use super::group::{AskKind, Belief, Change};
 use super::health::{Evidence, Probe};
 use super::{ClientHash, Group, GroupSettings, Order, ServerId, ServerSettings, ZoneHash};
 use crate::clock::Moment;
+use crate::limits::BUDGET_BURST;
+use crate::wire::Name;
 
 const QUICK: Duration = Duration::from_millis(2);
 const LATE: Duration = Duration::from_millis(400);
@@ -41,6 +43,10 @@ fn without_primary(now: Moment) -> Group {
     judge(&mut group, PRIMARY, true, 16, now);
     assert_eq!(group.tier_in_use(), 1);
     group
+}
+
+fn wire(name: &str) -> Vec<u8> {
+    name.parse::<Name>().unwrap().as_wire().to_vec()
 }
 
 fn is_down(group: &Group, server: ServerId) -> bool {
@@ -113,14 +119,53 @@ fn a_failure_rate_that_is_alike_on_all_servers_convicts_nobody() {
     assert!(is_down(&group, PRIMARY), "another one does better");
 }
 
+#[test]
+fn an_overdue_question_of_a_failing_zone_silences_no_server() {
+    for (what, fails, want) in [("failing zones", true, Belief::Healthy), ("other zones", false, Belief::Silent)] {
+        let mut group = group();
+        let name = |n: u32| wire(&format!("a{n}.z{}.test", n % 5));
+        (0..40).filter(|_| fails).for_each(|n| group.on_unanswered(&name(n), Moment::ZERO));
+        for server in 0..3 {
+            for zone in 0..5 {
+                group.on_sent(ServerId(server), AskKind::First, Moment::ZERO);
+                group.on_overdue(ServerId(server), &name(zone), ClientHash(zone), Moment::ZERO);
+            }
+        }
+        group.weigh(Moment::from_millis(200));
+        assert_eq!(group.belief(), want, "{what}");
+    }
+}
+
+#[test]
+fn the_first_answer_makes_a_failing_zone_one_like_any_other() {
+    let mut group = group();
+    let name = |n: u32| wire(&format!("a{n}.dead.test"));
+    (0..8).for_each(|n| group.on_unanswered(&name(n), Moment::ZERO));
+    assert!(group.zone_of(&name(9), Moment::ZERO).is_failing);
+    group.on_answered(&name(3), None);
+    assert!(!group.zone_of(&name(9), Moment::ZERO).is_failing);
+}
+
+#[test]
+fn two_servers_that_fail_together_take_no_third_one_of_their_family_along() {
+    let at = |a: &str| ServerSettings::at(a.parse().unwrap());
+    let v6 = ["[2001:db8::1]:53", "[2001:db8::2]:53", "[2001:db8::3]:53"];
+    let tiers = [v6.map(at).into(), vec![at("192.0.2.1:53")], vec![]];
+    let mut group = Group::new(GroupSettings { tiers, ..GroupSettings::default() }, Moment::ZERO);
+    group.on_probe(ServerId(2), Probe::Passed, Moment::from_secs(1));
+    for second in 2..5 {
+        (0..2).for_each(|n| group.on_probe(ServerId(n), Probe::Failed, Moment::from_secs(second)));
+    }
+    let states = [0, 1, 2].map(|n| group.server(ServerId(n)).state().0);
+    assert_eq!(states, ["down", "down", "fit"]);
+}
+
 // complaint 18: penalties that outlast the network that caused them.
 #[test]
 fn when_the_network_changes_nothing_is_held_against_anybody() {
     let mut group = without_primary(Moment::ZERO);
-    for n in 0..40 {
-        group.on_unanswered(format!("\u{3}r{n:02}\u{4}dead\u{4}test\0").as_bytes(), Moment::ZERO);
-    }
-    let dead = b"\x01x\x04dead\x04test\0";
+    (0..8).for_each(|n| group.on_unanswered(&wire(&format!("r{n}.dead.test")), Moment::ZERO));
+    let dead = &wire("x.dead.test");
     assert!(group.zone_of(dead, Moment::ZERO).is_failing);
     // Two flaps: the hold has grown.
     pass(&mut group, 1, 20, |_| true);
@@ -180,6 +225,17 @@ fn a_group_is_dark_when_nobody_is_fit_and_asked_little_when_all_are_down() {
     assert!(group.take_changes().contains(&Change::Down(PRIMARY, Evidence::Silence)));
     answer(&mut group, ServerId(2), QUICK, Moment::from_secs(3));
     assert_eq!(group.belief(), Belief::Healthy);
+}
+
+#[test]
+fn second_questions_are_denied_once_their_budget_is_spent() {
+    let mut group = group();
+    // What first questions have brought so far is the burst, and no more.
+    let granted = (0..100).filter(|_| group.allows_second(ClientHash(1), true, Moment::ZERO)).count();
+    assert_eq!((granted, group.budget_denied()), (BUDGET_BURST as usize, 100 - BUDGET_BURST as u64));
+    (0..12).for_each(|_| group.on_sent(PRIMARY, AskKind::First, Moment::ZERO));
+    let granted = (0..100).filter(|_| group.allows_second(ClientHash(1), true, Moment::ZERO)).count();
+    assert_eq!(granted, 3, "0.3 for each first question");
 }
 
 #[test]
