@@ -4,9 +4,9 @@
 //! ([`crate::resolve::desk`]), which begins a pursuit, lets it join one, or refuses; one task carries out the steps of
 //! each pursuit: it asks servers through the transport, has replies vetted, stores, answers those who wait.
 //!
-//! - A [`Cell`] is a desk with its servers' endpoints. Its lock is held for one call of the pure core, and what the
-//!   call changed is published ([`Outlook`]) and logged after it.
-//! - No lock is held while another is taken, but for the cell's list of tasks under none, and none across an await.
+//! - A [`Cell`] is a desk with its servers' endpoints. Its lock is held for one call of the pure core, and for telling
+//!   what the call changed: it is published ([`Outlook`]) and handed to the log's queue.
+//! - No lock is held across an await, and none while another is taken, but for the list of tasks under the desk's.
 //! - A local refusal (no room, too many of one client) is answered, neither stored nor evidence.
 //! - A task that panics ends the process: release builds abort, and the daemon's panic hook does so in others.
 
@@ -90,17 +90,16 @@ impl Cell {
         let group = desk.group_mut();
         self.outlook.publish(group);
         for change in group.take_changes() {
+            // Who waits with a stale answer at hand gets it now.
+            if change == Change::Dark {
+                lock(&self.tasks).values().for_each(|task| task.notify_one());
+            }
             announce(change, group);
         }
         if group.wants_probes(clock::now()) {
             self.probe_wanted.notify_one();
         }
         result
-    }
-
-    /// Pursuits that can be joined.
-    fn open_count(&self) -> usize {
-        lock(&self.desk).open_count()
     }
 
     fn wake(&self, id: PursuitId) {
@@ -440,13 +439,6 @@ impl Driver {
         self.tally.answered(way.client.transport, source, rcode, now.since(way.received));
         self.give_slot(way.slot);
         way.reply_to.send(&out[..n]);
-    }
-
-    /// Pursuits that can be joined.
-    pub fn pursuits(&self) -> usize {
-        let [current, before] = &*self.cells.read().unwrap_or_else(PoisonError::into_inner);
-        let old = before.values().filter(|b| !current.values().any(|c| Arc::ptr_eq(b, c)));
-        current.values().chain(old).map(|c| c.open_count()).sum()
     }
 }
 

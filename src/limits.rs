@@ -125,11 +125,11 @@ pub const DEADLINE: Bound<Duration> = millis(4000, 100, 30_000);
 pub const IN_FLIGHT: Bound<u64> = Bound { default: 4096, min: 1, max: 1_000_000 };
 /// Pursuits of one zone within a group at once.
 pub const PER_ZONE_IN_FLIGHT: Bound<u64> = Bound { default: 512, min: 1, max: 1_000_000 };
-/// Pursuits of a zone that fails (`upstream::zones`), and of one client in it.
+/// Pursuits at once of a zone that fails (`upstream::zones`).
 pub const FAILING_ZONE_IN_FLIGHT_MAX: u32 = 32;
 /// Of them, pursuits of one client.
 pub const FAILING_ZONE_IN_FLIGHT_PER_CLIENT_MAX: u32 = 8;
-/// A question that is so old, with every attempt overdue, yields its place where a bound is full.
+/// A question that is so old, and has an attempt that is overdue or has failed, yields its place where a bound is full.
 pub const HOPELESS_AFTER_MIN: Duration = Duration::from_millis(300);
 /// A question that nobody has answered for so long counts against its zone.
 pub const ZONE_FAILED_AFTER: Duration = Duration::from_secs(1);

@@ -3,6 +3,8 @@
 //! Pure. An attempt may be sent more than once (over TCP after TC, without OPT after FORMERR): it is one attempt and
 //! one piece of evidence all the same.
 
+use std::time::Duration;
+
 use super::vet::Fault;
 use crate::clock::Moment;
 use crate::upstream::ServerId;
@@ -34,7 +36,7 @@ pub struct Ask {
 pub(super) enum Stage {
     Out,
     Failed(Fault),
-    Answered { late: bool },
+    Answered { took: Duration },
 }
 
 #[derive(Debug)]

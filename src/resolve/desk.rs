@@ -20,6 +20,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::attempt::AttemptId;
 use super::join::Joins;
@@ -30,8 +31,11 @@ use crate::cache::key::{Key, OwnedQuestion};
 use crate::clock::Moment;
 use crate::limits::{HOPELESS_AFTER_MIN, WAITERS_PER_PURSUIT_MAX};
 use crate::upstream::bulkhead::{Bound, Permit};
-use crate::upstream::{ClientHash, Group};
+use crate::upstream::{ClientHash, Group, ZoneHash};
 use crate::wire::edns::code;
+
+/// How long it is not looked again for a hopeless question where none was.
+const BARREN_FOR: Duration = Duration::from_millis(5);
 
 /// A pursuit's name at its desk; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,12 +85,14 @@ pub struct Desk<W> {
     /// In the order in which they began.
     places: BTreeMap<PursuitId, Place<W>>,
     next_id: u64,
+    /// The bound under which nobody was hopeless a moment ago.
+    barren: Option<(Bound, ZoneHash, Moment)>,
 }
 
 impl<W> Desk<W> {
     /// A desk before `group`, whose answers bear `stamp`.
     pub fn new(group: Group, stamp: GroupStamp) -> Self {
-        Self { group, stamp, joins: Joins::default(), places: BTreeMap::new(), next_id: 0 }
+        Self { group, stamp, joins: Joins::default(), places: BTreeMap::new(), next_id: 0, barren: None }
     }
 
     /// The group.
@@ -183,11 +189,21 @@ impl<W> Desk<W> {
             Bound::Zone => permit.zone() == zone.hash,
             Bound::ZoneOfClient | Bound::Client => false,
         };
-        let (id, place) = self
+        // A flood is refused by the ten thousand a second, behind one lock: who is young is not looked at, and who
+        // found nobody does not look again at once.
+        if self.barren.is_some_and(|(bound, of, at)| bound == full && of == zone.hash && now.since(at) < BARREN_FOR) {
+            return None;
+        }
+        let Some((id, place)) = self
             .places
             .iter_mut()
+            .take_while(|(_, p)| now.since(p.pursuit.started()) >= HOPELESS_AFTER_MIN)
             .filter(|(_, p)| p.permit.as_ref().is_some_and(in_bound))
-            .find(|(_, p)| p.pursuit.is_hopeless(HOPELESS_AFTER_MIN, now))?;
+            .find(|(_, p)| p.pursuit.is_hopeless(HOPELESS_AFTER_MIN, now))
+        else {
+            self.barren = Some((full, zone.hash, now));
+            return None;
+        };
         let id = *id;
         let old = place.permit.take()?;
         self.joins.close(place.key, |open| *open == id);
@@ -210,12 +226,16 @@ impl<W> Desk<W> {
     /// [`Step::Done`] the pursuit is gone: what is still out for it is given up. `draw` gives random numbers in 0..1.
     pub fn next(&mut self, id: PursuitId, draw: &mut dyn FnMut() -> f64, now: Moment) -> Vec<Step<W>> {
         let mut steps = Vec::new();
+        let listens = self.places.len() <= self.listeners_max();
         loop {
             let Some(place) = self.places.get_mut(&id) else {
                 steps.push(Step::Done);
                 return steps;
             };
-            let step = place.pursuit.next(&mut self.group, draw, now);
+            let mut step = place.pursuit.next(&mut self.group, draw, now);
+            if matches!(step, Step::Wait(_)) && !place.pursuit.is_open() && !listens {
+                step = Step::Done;
+            }
             let last = matches!(step, Step::Wait(_) | Step::Done);
             let done = matches!(step, Step::Done);
             let kept = if let Step::Keep(entry) = &step { Some(entry.clone()) } else { None };
@@ -238,6 +258,11 @@ impl<W> Desk<W> {
             }
             return steps;
         }
+    }
+
+    /// Beyond so many under way nobody listens on for late replies: each has a socket.
+    fn listeners_max(&self) -> usize {
+        self.group.settings().in_flight_max as usize * 2
     }
 
     fn close_where_over(&mut self, id: PursuitId) {

@@ -69,9 +69,9 @@ fn where_a_bound_is_full_the_oldest_hopeless_question_yields_and_is_not_remember
     w.speaks();
     w.pass(MS(299));
     assert!(w.ask("www.good.test", CLIENT).is_none(), "299 ms are not enough");
-    w.pass(MS(1));
+    w.pass(MS(5));
     let id = w.ask("www.good.test", CLIENT).unwrap();
-    assert_eq!(w.seen[&old[0]], "failed 0 after 300 ms", "EDE 0: a limit of ours");
+    assert_eq!(w.seen[&old[0]], "failed 0 after 304 ms", "EDE 0: a limit of ours");
     assert!(!w.seen.contains_key(&old[1]));
     w.pass(MS(3));
     assert_eq!(w.seen[&id], "fresh after 2 ms");
@@ -93,6 +93,18 @@ fn where_group_and_zone_are_full_a_question_of_the_zone_yields() {
     assert_eq!(w.seen[&zone[0]], "failed 0 after 300 ms");
     assert!(!w.seen.contains_key(&other), "its place would have been of no use");
     assert_eq!(w.desk.group().bulkhead().in_flight(), 5);
+}
+
+#[test]
+fn who_only_listens_on_is_bounded_too() {
+    let mut w = World::by_server(|_, server| if server == 0 { Does::Silent } else { Does::Answers(2) });
+    w.settings.in_flight_max = 4;
+    w.reset();
+    for n in 0..60 {
+        w.ask(&format!("www.site{n}.test"), n % 5);
+        w.pass(MS(30));
+        assert!(w.desk.under_way() <= 9, "{}", w.desk.under_way());
+    }
 }
 
 #[test]
@@ -153,6 +165,26 @@ fn one_question_for_thirty_clients_is_evidence_once() {
     }
     w.pass(Duration::from_secs(3));
     assert!(!w.changes.iter().any(|c| matches!(c, Change::Silent(_))), "{:?}", w.changes);
+}
+
+// A name that takes its time takes it at every server: who was asked second is not at fault for being second.
+#[test]
+fn names_that_are_slow_everywhere_convict_nobody() {
+    let mut w = World::by_server(|name, server| match name.contains("slow") {
+        true => Does::Answers(if server == 0 { 340 } else { 380 }),
+        false => Does::Answers(2),
+    });
+    for n in 0..100 {
+        w.ask(&format!("www.site{n}.test"), n % 5);
+        w.pass(MS(5));
+    }
+    for n in 0..20 {
+        w.ask(&format!("www.slow{n}.test"), n % 5);
+        w.ask(&format!("www.quick{n}.test"), n % 5);
+        w.pass(MS(200));
+    }
+    w.pass(Duration::from_secs(2));
+    assert!(!w.changes.iter().any(|c| matches!(c, Change::Down(..))), "{:?}", w.changes);
 }
 
 #[test]

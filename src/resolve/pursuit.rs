@@ -48,6 +48,12 @@ const LINGER: Duration = Duration::from_secs(2);
 /// When a denied second question is asked for again.
 const DENIED_PAUSE: Duration = Duration::from_millis(50);
 
+/// From when on an answer of another server is late, where the one that was taken took so long: a name that takes its
+/// time says nothing of who takes it too.
+fn late_after(settled_in: Duration) -> Duration {
+    if settled_in <= HEDGE_AFTER.max { HEDGE_AFTER.max } else { settled_in * 2 }
+}
+
 /// What a waiter gets.
 #[derive(Clone, Debug)]
 pub enum Answer {
@@ -137,6 +143,8 @@ pub struct Pursuit<W> {
     zone: ZoneHash,
     started: Moment,
     ends: Moment,
+    /// However many join, nobody asks longer.
+    ends_max: Moment,
     waiters: Vec<Waiter<W>>,
     attempts: Vec<Attempt>,
     asked: Vec<u8>,
@@ -144,8 +152,8 @@ pub struct Pursuit<W> {
     held: Option<Held>,
     /// The tier whose answer was taken.
     settled: Option<usize>,
-    /// The server whose answer was taken first.
-    settled_by: Option<ServerId>,
+    /// The server whose answer was taken first, and how long it took.
+    settled_by: Option<(ServerId, Duration)>,
     /// A server said that the name's DNSSEC is broken: nothing that comes later is taken.
     broken: bool,
     failed: bool,
@@ -170,6 +178,7 @@ impl<W> Pursuit<W> {
             brief,
             started: now,
             ends: now + group.settings().deadline,
+            ends_max: now + group.settings().deadline * 2,
             waiters: Vec::new(),
             attempts: Vec::new(),
             asked: vec![0; group.servers().len()],
@@ -196,6 +205,11 @@ impl<W> Pursuit<W> {
     /// Can a client still join?
     pub fn is_open(&self) -> bool {
         self.settled.is_none() && !self.failed
+    }
+
+    /// When it began.
+    pub fn started(&self) -> Moment {
+        self.started
     }
 
     /// Has nobody answered for `after_min`, although a server was given its time?
@@ -238,15 +252,10 @@ impl<W> Pursuit<W> {
         }
     }
 
-    /// A client joins. The pursuit lasts as long as its last waiter's deadline.
+    /// A client joins. The pursuit lasts as long as its last waiter's deadline, and at most twice the group's.
     pub fn join(&mut self, waiter: Waiter<W>) {
-        self.ends = self.ends.max(waiter.deadline);
+        self.ends = self.ends.max(waiter.deadline).min(self.ends_max);
         self.waiters.push(waiter);
-    }
-
-    /// Everybody who still waits: for a driver that ends early.
-    pub fn abandon(&mut self) -> Vec<W> {
-        self.waiters.drain(..).map(|w| w.way).collect()
     }
 
     /// The attempts that are still out, for a driver that ends: the group is told of each.
@@ -254,8 +263,9 @@ impl<W> Pursuit<W> {
         for a in self.attempts.iter_mut().filter(|a| a.is_out()) {
             a.stage = Stage::Failed(Fault::TimedOut);
             match a.is_copy() {
+                // What nobody answers is no evidence, nor what was cut short by a limit of ours.
+                true if self.gives_way || self.settled_by.is_none() => {}
                 true => group.on_copy(a.server, None, now),
-                // Its time was cut short by a limit of ours.
                 false if self.gives_way => group.on_local(a.server),
                 false => group.on_given_up(a.server),
             }
@@ -284,7 +294,7 @@ impl<W> Pursuit<W> {
                 if attempt.opt_refused {
                     group.on_edns_refused(server, now);
                 }
-                self.attempts[id.0].stage = Stage::Answered { late: took > HEDGE_AFTER.max };
+                self.attempts[id.0].stage = Stage::Answered { took };
                 let question = self.brief.question.view();
                 group.on_answered(question.name, Some(question.qtype));
                 if is_copy {
@@ -295,7 +305,7 @@ impl<W> Pursuit<W> {
                 }
             }
             Verdict::Broken(kept_edes) => {
-                self.attempts[id.0].stage = Stage::Answered { late: took > HEDGE_AFTER.max };
+                self.attempts[id.0].stage = Stage::Answered { took };
                 group.on_answered(self.brief.question.view().name, None);
                 if is_copy {
                     group.on_copy(server, Some(took), now);
@@ -322,7 +332,7 @@ impl<W> Pursuit<W> {
                             group.on_packet(server, now);
                         }
                         // What nobody answers is no evidence: it may be the name.
-                        if !fault.has_packet() || self.settled_by.is_some() {
+                        if self.settled_by.is_some() {
                             group.on_copy(server, None, now);
                         }
                     }
@@ -466,7 +476,8 @@ impl<W> Pursuit<W> {
     fn settle(&mut self, entry: Arc<Entry>, from: Option<ServerId>, storable: bool, group: &mut Group, now: Moment) {
         self.held = None;
         self.settled = entry.data().map(|d| usize::from(d.tier));
-        self.settled_by = from;
+        // The attempt that was answered is the one of that server which took so long.
+        self.settled_by = from.map(|server| (server, self.took_of(server)));
         if !self.brief.refresh {
             group.on_miss_answered(now.since(self.started));
         }
@@ -475,6 +486,12 @@ impl<W> Pursuit<W> {
         }
         self.reply_to_all(Answer::Fresh(entry));
         self.judge(group, now);
+    }
+
+    fn took_of(&self, server: ServerId) -> Duration {
+        let of = self.attempts.iter().rev().filter(|a| a.server == server && !a.is_copy());
+        let mut took = of.filter_map(|a| if let Stage::Answered { took } = a.stage { Some(took) } else { None });
+        took.next().unwrap_or_default()
     }
 
     fn reply_to_all(&mut self, answer: Answer) {
@@ -514,15 +531,16 @@ impl<W> Pursuit<W> {
     /// Tells the group how the attempts on each server ended, once another server has answered or they answered
     /// themselves. An attempt that is out is judged when it is too late to be of use.
     fn judge(&mut self, group: &mut Group, now: Moment) {
-        let Some(settled_by) = self.settled_by else { return };
+        let Some((settled_by, settled_in)) = self.settled_by else { return };
+        let limit = late_after(settled_in);
         for a in self.attempts.iter_mut().filter(|a| !a.judged && !a.is_copy()) {
             // Only what another server answered is evidence: who was slow, and the first all the same, is not at fault.
             let by_another = a.server != settled_by;
             let fault = match a.stage {
-                Stage::Answered { late } => late && by_another,
+                Stage::Answered { took } => took > limit && by_another,
                 Stage::Failed(Fault::Local) => continue,
                 Stage::Failed(_) => true,
-                Stage::Out if now.since(a.sent_at) > HEDGE_AFTER.max => true,
+                Stage::Out if now.since(a.sent_at) > limit => true,
                 Stage::Out => continue,
             };
             a.judged = true;
@@ -699,6 +717,7 @@ impl<W> Pursuit<W> {
         };
         self.send(server, kind, group, now);
         if !self.copied
+            && !zone_fails
             && kind == AskKind::First
             && let Some(server) = group.copy_to(&self.asked, now)
         {
@@ -775,9 +794,9 @@ impl<W> Pursuit<W> {
         if last <= now {
             return Step::Done;
         }
-        let judge_at = out()
-            .filter(|a| !a.judged && !a.is_copy())
-            .map(|a| a.sent_at + HEDGE_AFTER.max + Duration::from_millis(1));
+        let limit = self.settled_by.map_or(HEDGE_AFTER.max, |(_, took)| late_after(took));
+        let judge_at =
+            out().filter(|a| !a.judged && !a.is_copy()).map(|a| a.sent_at + limit + Duration::from_millis(1));
         let hedge_at = out().filter(|a| !a.overdue).map(|a| a.hedge_at);
         for at in judge_at.chain(hedge_at).chain([last]) {
             if at > now {

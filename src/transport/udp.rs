@@ -55,8 +55,17 @@ fn open(address: SocketAddr, source: Option<IpAddr>) -> Result<UdpSocket, Failur
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     });
     bind_somewhere(|port| socket.bind(&SockAddr::from(SocketAddr::new(source, port))))?;
-    socket.connect(&address.into())?;
+    socket.connect(&address.into()).map_err(without_source)?;
     Ok(UdpSocket::from_std(socket.into())?)
+}
+
+/// The port is bound: what is not available is an address of ours from which the server can be reached, as where IPv6 is
+/// switched off. That is no limit of ours which passes, but no way to the server.
+fn without_source(error: io::Error) -> Failure {
+    match Errno::from_io_error(&error) {
+        Some(Errno::ADDRNOTAVAIL) => Failure::Unreachable,
+        _ => error.into(),
+    }
 }
 
 /// Calls `bind` with ports until one is free.
@@ -120,6 +129,13 @@ mod tests {
     use super::super::testing::{asked, elapsed, reply_to, soon};
     use super::super::{Endpoint, Failure};
     use super::*;
+
+    // complaint 27: where IPv6 is switched off, its servers were neither asked nor given up.
+    #[test]
+    fn a_server_that_no_address_of_ours_reaches_is_unreachable() {
+        assert_eq!(without_source(Errno::ADDRNOTAVAIL.into()), Failure::Unreachable);
+        assert_eq!(without_source(Errno::NOBUFS.into()), Failure::Local);
+    }
 
     #[tokio::test]
     async fn a_reply_is_taken() {

@@ -271,7 +271,9 @@ fn reach(held: &[Held], if_inet6: &str, route: &str, ipv6_route: &str) -> BTreeS
         IpAddr::V4(a) => a.is_loopback() || a.is_link_local(),
         IpAddr::V6(a) => a.is_loopback() || a.is_unicast_link_local() || unusable.contains(a),
     };
-    let addresses = held.iter().filter(|h| !of_a_link(&h.address)).map(|h| format!("{} on {}", h.address, h.device));
+    // What stands on a link that is down leads nowhere: kube-proxy keeps each Service's address on such a one.
+    let usable = held.iter().filter(|h| h.running && !of_a_link(&h.address));
+    let addresses = usable.map(|h| format!("{} on {}", h.address, h.device));
     let routes = default_routes_v4(route).chain(default_routes_v6(ipv6_route)).map(|(device, to)| {
         // A link whose cable was pulled keeps its addresses and routes.
         let dead = held.iter().any(|h| h.device == device) && !held.iter().any(|h| h.device == device && h.running);

@@ -45,7 +45,15 @@ async fn probe(cell: Arc<Cell>, probing: Probing) {
     let Probing { server, name, qtype, is_copy } = probing;
     let begun = clock::now();
     let (timeout, with_edns, protocol) = sent(&cell, server, begun);
-    let probe = match ask(&cell, server, (&name, qtype), (protocol, with_edns), timeout).await {
+    let mut outcome = ask(&cell, server, (&name, qtype), (protocol, with_edns), timeout).await;
+    // Who refuses OPT is asked without, as a client's question is.
+    if with_edns
+        && outcome.as_ref().is_ok_and(|bytes| refuses_edns(bytes))
+        && cell.with(|group| group.allows_packet(server, clock::now()))
+    {
+        outcome = ask(&cell, server, (&name, qtype), (protocol, false), timeout).await;
+    }
+    let probe = match outcome {
         Ok(bytes) => judge(&bytes),
         Err(Failure::HeaderOnly(_)) => Probe::Inconclusive,
         // A limit of our own says nothing about the server.
@@ -54,6 +62,10 @@ async fn probe(cell: Arc<Cell>, probing: Probing) {
     };
     let now = clock::now();
     cell.with(|group| match is_copy {
+        true if probe == Probe::Inconclusive => {
+            group.on_packet(server, now);
+            group.on_copy(server, None, now);
+        }
         true => group.on_copy(server, (probe == Probe::Passed).then(|| now.since(begun)), now),
         false => group.on_probe(server, probe, now),
     });
@@ -85,6 +97,10 @@ async fn ask(
         packet: build::question(name.as_wire(), qtype, false, false, with_edns),
     };
     cell.endpoint(server).ask(protocol, &asked, Instant::now() + timeout).await.map(|received| received.bytes)
+}
+
+fn refuses_edns(packet: &[u8]) -> bool {
+    packet.get(3).is_some_and(|flags| matches!(u16::from(flags & 15), rcode::FORMERR | rcode::NOTIMP))
 }
 
 /// What a reply to a probe says. A truncated one passes by its RCODE: its body is not looked at.

@@ -5,12 +5,12 @@
 
 use super::bulkhead::{Bound, Permit};
 use super::group::Group;
-use super::server::{QUESTION_ROOM, Server};
+use super::server::QUESTION_ROOM;
 use super::tier::TIERS;
 use super::zones::Zone;
 use super::{ClientHash, Order, ServerId};
 use crate::clock::Moment;
-use crate::limits::{ATTEMPTS_PER_SERVER, BUDGET_BURST, COPY_EVERY, SPEAKING_SPAN};
+use crate::limits::{ATTEMPTS_PER_SERVER, BUDGET_BURST, COPY_EVERY};
 
 impl Group {
     /// The zone of a folded name, as far as it is known.
@@ -106,10 +106,9 @@ impl Group {
 
     /// A server of a better tier than `tier` that was not asked and, though not fit, has spoken of late.
     pub fn speaking_better(&self, asked: &[u8], tier: usize, now: Moment) -> Option<ServerId> {
-        let speaks = |s: &Server| s.heard_at.is_some_and(|at| now.since(at) <= SPEAKING_SPAN);
         (0..self.servers.len())
             .filter(|i| asked[*i] == 0 && self.servers[*i].tier < tier)
-            .filter(|i| speaks(&self.servers[*i]) && self.servers[*i].takes_questions(now))
+            .filter(|i| self.servers[*i].has_spoken_lately(now) && self.servers[*i].takes_questions(now))
             .min_by_key(|i| self.servers[*i].tier)
             .map(ServerId::nth)
     }

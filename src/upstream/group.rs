@@ -160,7 +160,7 @@ impl Group {
     /// What is believed of the group as a whole.
     pub fn belief(&self) -> Belief {
         match () {
-            () if self.dark && self.servers.iter().all(|s| s.health.is_down()) => Belief::Down,
+            () if self.dark && self.servers.iter().all(Server::is_given_up) => Belief::Down,
             () if self.dark => Belief::Silent,
             () if !self.answered => Belief::Untried,
             () => Belief::Healthy,

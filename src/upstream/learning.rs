@@ -108,11 +108,11 @@ impl Group {
 
     /// A packet came in reply to a live question, `took` after it was sent; `usable`: it answers the question.
     pub fn on_reply(&mut self, server: ServerId, took: Duration, usable: bool, now: Moment) {
-        let rise = self.settings.health.rise;
+        let (rise, in_time) = (self.settings.health.rise, took <= self.late_after());
         let s = self.at(server);
         s.breaker.on_end();
         if usable {
-            s.on_answer(took, rise, now);
+            s.on_answer(took, in_time, rise, now);
             self.on_spoken();
         } else {
             s.on_heard(now);
@@ -124,11 +124,12 @@ impl Group {
     /// A copy of a live question, for which [`Group::on_sent`] was told [`AskKind::Probe`], was answered or not.
     pub fn on_copy(&mut self, server: ServerId, took: Option<Duration>, now: Moment) {
         let rise = self.settings.health.rise;
-        self.on_unwaited(server, took.is_some_and(|took| took <= HEDGE_AFTER.max), now);
+        let late_after = self.late_after();
+        self.on_unwaited(server, took.is_some_and(|took| took <= late_after), now);
         let s = self.at(server);
         match took {
             Some(took) => {
-                s.on_answer(took, rise, now);
+                s.on_answer(took, took <= late_after, rise, now);
                 self.on_spoken();
             }
             None => s.health.on_failure(),
@@ -157,8 +158,15 @@ impl Group {
         self.weigh(now);
     }
 
+    /// How long an answer may take to be of use: behind a long line, twice what the quickest server takes.
+    fn late_after(&self) -> Duration {
+        let medians = self.servers.iter().map(|s| s.latency.p50()).filter(|p50| !p50.is_zero());
+        HEDGE_AFTER.max.max(medians.min().unwrap_or_default() * 2)
+    }
+
     /// A question that no client waits for was answered in time or not. Two failures in a row of a fit server of a
-    /// better tier: its tier has not held without a break. One packet may be lost, and a hold can be ten minutes.
+    /// better tier, where no other one of its tier stands well: its tier has not held without a break. One packet may be
+    /// lost, and a hold can be ten minutes.
     fn on_unwaited(&mut self, server: ServerId, in_time: bool, now: Moment) {
         let in_use = self.tiers.in_use();
         let s = self.at(server);
@@ -167,8 +175,9 @@ impl Group {
             return;
         }
         s.probe_at_once = true;
-        if s.unwaited_failed >= HOLD_BREAKS_AT {
-            let tier = s.tier;
+        let (tier, breaks) = (s.tier, s.unwaited_failed >= HOLD_BREAKS_AT);
+        let stands = |s: &Server| s.tier == tier && s.is_fit() && s.unwaited_failed == 0 && s.has_spoken_lately(now);
+        if breaks && !self.servers.iter().any(stands) {
             self.tiers.restart_hold(tier, now);
         }
     }

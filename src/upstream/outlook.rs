@@ -15,9 +15,9 @@ pub enum Belief {
     Untried,
     /// It answers.
     Healthy,
-    /// Nobody is fit, and somebody is only silent yet.
+    /// Nobody is fit, none has spoken since, and somebody is only silent yet.
     Silent,
-    /// Nobody is fit.
+    /// The same, and every server is down or left out.
     Down,
 }
 

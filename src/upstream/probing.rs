@@ -6,7 +6,7 @@
 //! every `every`, since nobody else asks it. One that is suspected of silence is probed at once, but no more often than
 //! every 200 ms.
 //!
-//! More than one question is asked where a probe has failed: the configured ones in turn, and among them one that was
+//! More than one question is asked of a server that is down, or whose probe has failed: the configured ones in turn, and among them one that was
 //! answered live of late, since a resolver may answer the root from memory and nothing else, or everything but that. A
 //! server that waits for copies gets one of those where clients have sent none for two seconds, so that it comes back
 //! on a quiet node too.
@@ -51,7 +51,10 @@ impl Group {
             if !is_due || !s.takes_questions(now) {
                 continue;
             }
-            let Some((name, qtype)) = self.probe_question(i) else { continue };
+            let Some((name, qtype)) = self.probe_question(i) else {
+                self.servers[i].probe_at_once = false;
+                continue;
+            };
             if !self.allows_packet(server, now) {
                 continue;
             }
@@ -83,7 +86,8 @@ impl Group {
     /// The next probe question of a server: the configured ones in turn, then one that was answered live.
     fn probe_question(&self, i: usize) -> Option<(Name, u16)> {
         let (s, probes) = (&self.servers[i], &self.settings.health.probes);
-        let samples = usize::from(!self.samples.is_empty() && s.health.has_failed_probes());
+        let in_doubt = s.health.has_failed_probes() || s.health.is_down();
+        let samples = usize::from(!self.samples.is_empty() && in_doubt);
         let turn = s.probe_turn % (probes.len() + samples).max(1);
         probes.get(turn).or_else(|| self.samples.get(s.probe_turn % self.samples.len().max(1))).cloned()
     }

@@ -13,7 +13,7 @@ use super::health::{Health, State};
 use super::latency::Latency;
 use super::loops::Loop;
 use crate::clock::Moment;
-use crate::limits::{HEDGE_AFTER, SILENT_AFTER_MIN, SILENT_AFTER_MIN_UNKNOWN};
+use crate::limits::{SILENT_AFTER_MIN, SILENT_AFTER_MIN_UNKNOWN, SPEAKING_SPAN};
 
 /// What a question to a server is for. The word is a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +127,11 @@ impl Server {
         self.silent_since.is_none() && !self.health.is_down()
     }
 
+    /// Is it convicted or left out, and not only silent?
+    pub(super) fn is_given_up(&self) -> bool {
+        self.health.is_down() || self.left_out || self.loops.is_found()
+    }
+
     /// May a question go to it at all?
     pub(super) fn takes_questions(&self, now: Moment) -> bool {
         !self.loops.is_found() && self.has_room(now)
@@ -203,6 +208,11 @@ impl Server {
         self.rate.as_ref().is_none_or(|r| r.tokens(now) >= QUESTION_ROOM)
     }
 
+    /// Did anything come from it of late?
+    pub(super) fn has_spoken_lately(&self, now: Moment) -> bool {
+        self.heard_at.is_some_and(|at| now.since(at) <= SPEAKING_SPAN)
+    }
+
     pub(super) fn has_spoken_since_unfit(&self) -> bool {
         self.answered_at > self.unfit_at
     }
@@ -240,10 +250,10 @@ impl Server {
     }
 
     /// A well-formed answer came, `took` after the question. One that comes too late to be of use does not acquit.
-    pub(super) fn on_answer(&mut self, took: Duration, rise: u32, now: Moment) {
+    pub(super) fn on_answer(&mut self, took: Duration, in_time: bool, rise: u32, now: Moment) {
         self.on_heard(now);
         self.latency.on_answer(took);
         self.answered_at = Some(now);
-        if took <= HEDGE_AFTER.max { self.health.on_answer(rise) } else { self.health.on_late_answer() }
+        if in_time { self.health.on_answer(rise) } else { self.health.on_late_answer() }
     }
 }

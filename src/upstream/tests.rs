@@ -105,6 +105,76 @@ fn answers_that_come_too_late_acquit_nobody() {
     assert!(!is_down(&group, PRIMARY), "three in time do");
 }
 
+// A satellite: everybody's answers take twice as long as the longest hedge delay.
+#[test]
+fn behind_a_long_line_copies_acquit_all_the_same() {
+    const FAR: Duration = Duration::from_millis(600);
+    let mut group = group();
+    for n in 0..3 {
+        (0..64).for_each(|_| answer(&mut group, ServerId(n), FAR, Moment::ZERO));
+    }
+    judge(&mut group, ServerId(1), false, 16, Moment::ZERO);
+    judge(&mut group, PRIMARY, true, 16, Moment::ZERO);
+    assert!(is_down(&group, PRIMARY));
+    for second in 1..4 {
+        group.on_copy(PRIMARY, Some(FAR + LATE), Moment::from_secs(second));
+    }
+    assert!(!is_down(&group, PRIMARY));
+    for second in 4..16 {
+        group.on_copy(PRIMARY, Some(FAR + LATE), Moment::from_secs(second));
+    }
+    assert_eq!(group.tier_in_use(), 0, "nor do they break a hold");
+}
+
+#[test]
+fn one_bad_server_breaks_no_hold_that_another_one_of_its_tier_keeps() {
+    let at = |n: u8| ServerSettings::at(([192, 0, 2, n], 53).into());
+    let tiers = [vec![at(0), at(1)], vec![at(2)], vec![]];
+    let mut group = Group::new(GroupSettings { tiers, ..GroupSettings::default() }, Moment::ZERO);
+    for n in 0..3 {
+        answer(&mut group, ServerId(n), QUICK, Moment::ZERO);
+    }
+    judge(&mut group, ServerId(2), false, 16, Moment::ZERO);
+    judge(&mut group, ServerId(0), true, 16, Moment::ZERO);
+    judge(&mut group, ServerId(1), true, 16, Moment::ZERO);
+    assert_eq!(group.tier_in_use(), 1);
+    for second in 1..20 {
+        let now = Moment::from_secs(second);
+        group.on_copy(ServerId(1), Some(QUICK), now);
+        // The other one comes back too, and fails every copy from then on.
+        group.on_copy(ServerId(0), (second < 4).then_some(QUICK), now);
+    }
+    assert_eq!(group.tier_in_use(), 0);
+}
+
+// RULES: REFUSED to a probe is inconclusive. A forwarder that refuses the root answers what is asked of it.
+#[test]
+fn who_refuses_the_configured_probe_is_acquitted_by_one_that_was_answered_live() {
+    let mut group = group();
+    group.on_answered(&wire("www.test"), Some(1));
+    (0..3).for_each(|s| group.on_probe(PRIMARY, Probe::Failed, Moment::from_secs(s)));
+    assert!(is_down(&group, PRIMARY));
+    for second in 3..40 {
+        let now = Moment::from_secs(second);
+        group.weigh(now);
+        for due in group.probes_due(0.5, now).iter().filter(|due| due.server == PRIMARY) {
+            let passes = due.name.as_wire() == wire("www.test");
+            group.on_probe(PRIMARY, if passes { Probe::Passed } else { Probe::Inconclusive }, now);
+        }
+    }
+    assert!(!is_down(&group, PRIMARY));
+}
+
+#[test]
+fn without_a_probe_question_nobody_is_waited_for() {
+    let mut group = group();
+    group.settings.health.probes.clear();
+    group.on_discontinuity(Moment::from_secs(1));
+    assert!(group.wants_probes(Moment::from_secs(2)));
+    assert_eq!(group.probes_due(0.5, Moment::from_secs(2)), []);
+    assert!(!group.wants_probes(Moment::from_secs(2)), "the prober would turn for ever");
+}
+
 #[test]
 fn a_failure_rate_that_is_alike_on_all_servers_convicts_nobody() {
     let mut group = group();

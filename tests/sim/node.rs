@@ -27,7 +27,7 @@ use evenkeel::serve::{Client, Door, GroupPolicy, Opening, Outcome, Policy, Trans
 use evenkeel::transport::Failure as Unanswered;
 use evenkeel::upkeep::probe;
 use evenkeel::upstream::bulkhead::Bound;
-use evenkeel::upstream::group::AskKind;
+use evenkeel::upstream::group::{AskKind, Change};
 use evenkeel::upstream::health::Probe;
 use evenkeel::upstream::probing::Probing;
 use evenkeel::upstream::{Group, Outlook, Protocol, ServerId};
@@ -299,6 +299,15 @@ impl World {
 
     //------------ A pursuit's steps ---------------------------------------------------------------------------------
 
+    /// Who waits with a stale answer at hand gets it now.
+    fn wake_all(&mut self) {
+        let life = self.node.life;
+        let tasks: Vec<_> = self.node.tasks.iter().map(|(id, task)| (*id, task.generation)).collect();
+        for (id, generation) in tasks {
+            self.at(self.now, Event::Wakes { life, id, generation });
+        }
+    }
+
     /// Calls the desk; what changed is published and logged.
     pub fn with_desk<T>(&mut self, f: impl FnOnce(&mut Desk<Way>) -> T) -> T {
         let result = f(&mut self.node.desk);
@@ -310,6 +319,9 @@ impl World {
             let belief = self.node.group().belief().word();
             self.note(format_args!("change: {change:?} ({belief})"));
             self.changes.push((self.now, change));
+            if change == Change::Dark {
+                self.wake_all();
+            }
             self.rules.on_change(change, &self.faults, &self.node, self.now);
         }
         if wants_probes && !self.node.prober_called {
