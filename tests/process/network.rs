@@ -10,6 +10,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use crate::support::client::load;
 use crate::support::daemon::{Daemon, run, tiers};
 use crate::support::message::{Message, Question, rcode, rtype};
 use crate::support::peers::Peer;
@@ -71,6 +72,29 @@ fn who_is_local_follows_the_addresses_of_the_node() {
     };
     wait_for("an answer to who is local", PATIENCE, || (ask() == rcode::NOERROR).then_some(()));
     wait_for("the log", PATIENCE, || daemon.log().contains(SAID).then_some(()));
+}
+
+// complaint 27: where IPv6 is switched off, its servers are neither asked nor given up. The kernel says so by an error
+// that elsewhere means a shortage of ours.
+#[test]
+fn where_ipv6_is_switched_off_its_servers_are_passed_over() {
+    if inside("where_ipv6_is_switched_off_its_servers_are_passed_over").is_none() {
+        return;
+    }
+    if std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").is_err() {
+        let _ = io::stderr().write_all(b"skipped: IPv6 cannot be switched off here\n");
+        return;
+    }
+    let second = Upstream::new(zone());
+    let daemon = Daemon::start(&tiers(&[&["[2001:db8::1]:53".parse().unwrap()], &[second.address()]], ""));
+    let names = (0..100).map(|n| format!("www.z{n}.test."));
+    for sample in load(daemon.address(), names, rtype::A, 100, Duration::from_secs(5)) {
+        let reply = sample.reply.unwrap_or_else(|| panic!("{}: no answer\n{}", sample.name, daemon.log()));
+        assert_eq!(reply.addresses(), [[192, 0, 2, 1]], "{}: {reply:?}\n{}", sample.name, daemon.log());
+    }
+    let (_, metrics) = daemon.get("/metrics");
+    let in_use = metrics.lines().find(|l| l.starts_with("evenkeel_tier_in_use")).unwrap_or("none");
+    assert!(in_use.ends_with(" 2"), "{in_use}\n{}", daemon.log());
 }
 
 /// `ip`, where this process is the one in the namespace. Else runs `test` in one and gives back `None`.
