@@ -59,8 +59,8 @@ fn open(address: SocketAddr, source: Option<IpAddr>) -> Result<UdpSocket, Failur
     Ok(UdpSocket::from_std(socket.into())?)
 }
 
-/// The port is bound: what is not available is an address of ours from which the server can be reached, as where IPv6 is
-/// switched off. That is no limit of ours which passes, but no way to the server.
+/// The port is bound: what is not available is an address of ours from which the server can be reached, as where IPv6
+/// is switched off. That is no limit of ours which passes, but no way to the server.
 fn without_source(error: io::Error) -> Failure {
     match Errno::from_io_error(&error) {
         Some(Errno::ADDRNOTAVAIL) => Failure::Unreachable,
