@@ -146,7 +146,8 @@ impl Breaker {
         self.overdue > 0 || self.ports_closed > 0
     }
 
-    /// Is the server silent, where it must have been quiet for `quiet_min`? `probe_overdue`: has a probe, sent since the last packet, waited its hedge delay?
+    /// Is the server silent, where it must have been quiet for `quiet_min`? `probe_overdue`: has a probe that was sent
+    /// since the last packet waited as long?
     pub fn is_silent(&self, quiet_min: Duration, only_client: bool, probe_overdue: bool, now: Moment) -> bool {
         self.ports_closed >= SILENT_OVERDUE_MIN
             || self.is_suspect(quiet_min, now) && (probe_overdue || self.is_witnessed(only_client))

@@ -165,8 +165,8 @@ impl Group {
     }
 
     /// A question that no client waits for was answered in time or not. Two failures in a row of a fit server of a
-    /// better tier, where no other one of its tier stands well: its tier has not held without a break. One packet may be
-    /// lost, and a hold can be ten minutes.
+    /// better tier, where no other one of its tier stands well: its tier has not held without a break. One packet may
+    /// be lost, and a hold can be ten minutes.
     fn on_unwaited(&mut self, server: ServerId, in_time: bool, now: Moment) {
         let in_use = self.tiers.in_use();
         let s = self.at(server);

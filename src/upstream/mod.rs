@@ -1,11 +1,11 @@
 //! A group of servers in tiers: whom to ask, how long to wait, whom to trust with the next question.
 //!
-//! Pure. [`Group`] holds what was learned; its settings are swapped on reload ([`Group::adopt`]). [`choosing`] says whom
-//! to ask, [`learning`] what follows from what came, [`probing`] who is asked without a client. The rooms under it
-//! judge one thing each and do not know each other, and a [`server`] holds what they know of it: [`breaker`] judges
+//! Pure. [`Group`] holds what was learned; its settings are swapped on reload ([`Group::adopt`]). [`choosing`] says
+//! whom to ask, [`learning`] what follows from what came, [`probing`] who is asked without a client. The rooms under
+//! it judge one thing each and do not know each other, and a [`server`] holds what they know of it: [`breaker`] judges
 //! fast from live questions, [`health`] slowly, [`family`] where a whole address family leads nowhere, [`loops`] who
-//! leads back here, [`zones`] whose fault it is where nobody answers; [`tier`] says which tier is in use, [`damp`] what
-//! flapping costs, [`latency`] and [`hedge`] when a second question goes out, [`budget`] what it may cost and
+//! leads back here, [`zones`] whose fault it is where nobody answers; [`tier`] says which tier is in use, [`damp`]
+//! what flapping costs, [`latency`] and [`hedge`] when a second question goes out, [`budget`] what it may cost and
 //! [`clients`] for whom, [`bulkhead`] how much waits at once.
 
 pub mod breaker;

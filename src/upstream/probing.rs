@@ -6,10 +6,10 @@
 //! every `every`, since nobody else asks it. One that is suspected of silence is probed at once, but no more often than
 //! every 200 ms.
 //!
-//! More than one question is asked of a server that is down, or whose probe has failed: the configured ones in turn, and among them one that was
-//! answered live of late, since a resolver may answer the root from memory and nothing else, or everything but that. A
-//! server that waits for copies gets one of those where clients have sent none for two seconds, so that it comes back
-//! on a quiet node too.
+//! More than one question is asked of a server that is down, or whose probe has failed: the configured ones in turn,
+//! and among them one that was answered live of late, since a resolver may answer the root from memory and nothing
+//! else, or everything but that. A server that waits for copies gets one of those where clients have sent none for two
+//! seconds, so that it comes back on a quiet node too.
 
 use std::time::Duration;
 
