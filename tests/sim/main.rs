@@ -22,7 +22,7 @@ use faults::Faults;
 use world::World;
 
 /// Seeds of `cargo test`.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 200;
 /// They are run in so many tests, side by side.
 const PARTS: u64 = 4;
 
