@@ -76,6 +76,23 @@ pub struct Packed {
     pub signed_until: Moment,
 }
 
+#[cfg(test)]
+impl Packed {
+    /// A reply of this kind without records, for tests that look at no bytes.
+    pub fn of_a_minute(kind: Kind) -> Self {
+        let wire = vec![0; 12];
+        Self {
+            wire,
+            ttl_at: vec![],
+            rotation: None,
+            kept_edes: [].into(),
+            kind,
+            ttl: 60,
+            signed_until: Moment::NEVER,
+        }
+    }
+}
+
 impl Packed {
     /// No TTL in it is above `most` seconds any more.
     pub fn lower_ttls(&mut self, most: u32) {

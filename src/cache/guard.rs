@@ -92,15 +92,7 @@ mod tests {
     }
 
     fn data((kind, tier, group): (Kind, u8, u32), now: Moment) -> Data {
-        let packed = Packed {
-            wire: vec![0; 12],
-            ttl_at: vec![],
-            rotation: None,
-            kept_edes: [].into(),
-            kind,
-            ttl: 60,
-            signed_until: Moment::NEVER,
-        };
+        let packed = Packed::of_a_minute(kind);
         Data::new(packed, tier, GroupStamp(group), now)
     }
 }

@@ -154,15 +154,7 @@ mod tests {
         Question { name: b"\x03www\x04test\0", qtype: 1, dnssec_ok: false, cd: false };
 
     fn keep(cache: &Cache, kind: Kind, tier: u8, now: Moment) -> bool {
-        let packed = Packed {
-            wire: vec![0; 12],
-            ttl_at: vec![],
-            rotation: None,
-            kept_edes: [].into(),
-            kind,
-            ttl: 60,
-            signed_until: Moment::NEVER,
-        };
+        let packed = Packed::of_a_minute(kind);
         let entry = Arc::new(Entry::with_data(&QUESTION, Data::new(packed, tier, GroupStamp(1), now)));
         cache.keep(cache.key(&QUESTION), &QUESTION, entry, DAY, now)
     }

@@ -614,15 +614,7 @@ impl World {
 }
 
 fn answer() -> Verdict {
-    let packed = Packed {
-        wire: vec![0; 12],
-        ttl_at: vec![],
-        rotation: None,
-        kept_edes: [].into(),
-        kind: Kind::Positive,
-        ttl: 60,
-        signed_until: Moment::NEVER,
-    };
+    let packed = Packed::of_a_minute(Kind::Positive);
     Verdict::Answer { packed, storable: true }
 }
 

@@ -514,15 +514,7 @@ fn shown(answer: &Answer) -> String {
 }
 
 fn packed(kind: Kind) -> Packed {
-    Packed {
-        wire: vec![0; 12],
-        ttl_at: vec![],
-        rotation: None,
-        kept_edes: [].into(),
-        kind,
-        ttl: 60,
-        signed_until: Moment::NEVER,
-    }
+    Packed::of_a_minute(kind)
 }
 
 fn settings(servers: usize) -> GroupSettings {
