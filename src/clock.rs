@@ -3,7 +3,8 @@
 //! Everything else takes `now: Moment` as its last argument, so that a test or a simulation can hand in any time.
 //!
 //! A [`Moment`] counts nanoseconds of CLOCK_BOOTTIME: it never goes back and it goes on while the machine is
-//! suspended, so a TTL runs out during a suspend as RFC 1035 §3.2.1 means it to. Wall-clock time ([`WallTime`]) is
+//! suspended, so a TTL runs out during a suspend as RFC 1035 §3.2.1 means it to. It begins [`BEFORE_BOOT`] before the
+//! machine did, so that what was stored before a reboot has its moment too. Wall-clock time ([`WallTime`]) is
 //! for people and files, never for a judgement.
 
 use std::ops::{Add, Sub};
@@ -11,7 +12,11 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// A point in time: nanoseconds since the machine was started, suspends included.
+/// How long before the machine's start [`Moment::ZERO`] was: longer than anything is kept (the greatest TTL and the
+/// greatest `max_age` together are 37 days).
+pub const BEFORE_BOOT: Duration = Duration::from_secs(64 * 86_400);
+
+/// A point in time: nanoseconds since [`BEFORE_BOOT`] before the machine was started, suspends included.
 ///
 /// Arithmetic saturates at both ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,7 +81,7 @@ pub struct WallTime(pub i64);
 pub fn now() -> Moment {
     let t = clock_gettime(ClockId::Boottime);
     // Both fields are non-negative by the kernel's contract for this clock.
-    Moment((t.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(t.tv_nsec as u64))
+    Moment((t.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(t.tv_nsec as u64)) + BEFORE_BOOT
 }
 
 /// Reads CLOCK_REALTIME.
@@ -99,6 +104,6 @@ mod tests {
     #[test]
     fn the_clock_does_not_go_back() {
         let a = now();
-        assert!(now() >= a);
+        assert!(now() >= a && a - BEFORE_BOOT > Moment::ZERO);
     }
 }

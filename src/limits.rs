@@ -114,8 +114,33 @@ pub const STALE_RECENT: Duration = Duration::from_secs(300);
 pub const FAILURE_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// A stale name is not asked again sooner than this after a failure (RFC 8767 §5: no more often than every 30 s).
 pub const STALE_RECHECK: Duration = Duration::from_secs(30);
+/// Pause between snapshots of the cache.
+pub const SNAPSHOT_EVERY: Bound<Duration> = secs(300, 10, DAY);
+/// A snapshot is not written anew while fewer than one in so many of its entries have changed.
+pub const SNAPSHOT_CHANGED_SHARE: u64 = 100;
+/// Bytes a second of a snapshot that is written beside serving.
+pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 4 << 20;
 /// A lower tier's negative answer lives no longer than this (RULES "Tiers").
 pub const OTHER_VIEW_NEGATIVE_TTL: u32 = 5;
+
+//------------ Last known good --------------------------------------------------------------------------------------
+
+/// How long a sudden negative answer for a guarded name is held off.
+pub const GUARD_HOLD: Bound<Duration> = secs(1800, 0, DAY);
+/// Only a name that had answers this long is guarded.
+pub const GUARD_MIN_GOOD: Bound<Duration> = secs(600, 0, DAY);
+/// Guarded questions whose last good answer is kept, and bytes of them (RULES "Guard and freeze").
+pub const GUARDED_MAX: usize = 10_000;
+/// Bytes of the answers that are kept for guarded questions.
+pub const GUARDED_BYTES_MAX: usize = 16 << 20;
+/// Pause between questions for a name that is held (RULES "Guard and freeze").
+pub const GUARD_ASK_EVERY: Duration = Duration::from_secs(30);
+/// How long a freeze lasts.
+pub const FREEZE: Bound<Duration> = secs(3600, 1, DAY);
+/// Pause between questions of a canary.
+pub const CANARY_EVERY: Bound<Duration> = secs(30, 1, 3600);
+/// Canaries in all: each has two lines of metrics.
+pub const CANARIES_MAX: usize = 64;
 
 //------------ Upstreams ---------------------------------------------------------------------------------------------
 

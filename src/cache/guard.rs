@@ -16,6 +16,18 @@ use std::time::Duration;
 use super::entry::{Data, Entry, Kind};
 use super::freshness::Standing;
 use crate::clock::Moment;
+use crate::wire::pattern::Pattern;
+
+/// One `[[guard]]`: names that must not vanish.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GuardSettings {
+    /// Which names.
+    pub names: Vec<Pattern>,
+    /// How long a sudden negative answer is held off.
+    pub hold: Duration,
+    /// Only a name that had answers this long is guarded.
+    pub min_good: Duration,
+}
 
 /// May `new` take the place of what `old` holds?
 pub fn may_replace(old: &Entry, new: &Data, max_age: Duration, now: Moment) -> bool {

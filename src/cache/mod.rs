@@ -32,6 +32,12 @@ pub struct CacheSettings {
     pub max_bytes: u64,
     /// Do the addresses of one RRset turn on every hit?
     pub rotate: bool,
+    /// Is what is asked often asked again before it runs out?
+    pub refresh_ahead: bool,
+    /// Is the cache kept in the state directory, where there is one?
+    pub snapshot: bool,
+    /// Pause between two snapshots.
+    pub snapshot_every: Duration,
 }
 
 /// The one cache of the process.

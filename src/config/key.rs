@@ -3,9 +3,6 @@
 //! Pure. A [`Key`] is the one place that knows a key's name, what it says to operators, its default and how it is
 //! read. The reader, the hints at unknown keys and the commented default file all come from it (`keys.rs` has the
 //! definitions).
-//!
-//! A key that is `idle` belongs to machinery that does not exist in this version: it is checked like any other, has no
-//! effect, and whoever sets it is told so.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -24,7 +21,6 @@ pub(super) struct Key<T: 'static> {
     /// What it is, for operators; each line is a comment of the default file.
     pub doc: &'static str,
     pub kind: Kind<T>,
-    pub idle: bool,
 }
 
 /// What a key's values are, where their bounds and default come from, and where they go.
@@ -47,11 +43,7 @@ pub(super) enum Kind<T: 'static> {
 
 impl<T> Key<T> {
     pub(super) const fn new(name: &'static str, doc: &'static str, kind: Kind<T>) -> Self {
-        Self { name, doc, kind, idle: false }
-    }
-
-    pub(super) const fn idle(name: &'static str, doc: &'static str, kind: Kind<T>) -> Self {
-        Self { name, doc, kind, idle: true }
+        Self { name, doc, kind }
     }
 
     /// The default as TOML.
@@ -131,9 +123,6 @@ impl<T> Keys for Part<'_, T> {
     fn read(&mut self, name: &str, value: &Value<'_>, reader: &mut Reader<'_>) -> bool {
         let Some(key) = self.0.iter().find(|key| key.name == name) else { return false };
         key.read(self.1, reader, value);
-        if key.idle {
-            reader.warn(value.span(), format!("has no effect in this version: {}", reader.path()));
-        }
         true
     }
 }

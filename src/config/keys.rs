@@ -9,13 +9,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::document::Value;
 use super::group::{GROUP, HEALTH, HEDGE};
 use super::key::{Key, Kind, Reader};
+use super::known_good::{CANARY, GUARD};
 use super::local::{LOCAL_RECORD, LOCAL_ZONE};
 use super::{Config, StateDirectory};
 use crate::cache::freshness::{Patience, StaleSettings, TtlSettings};
@@ -56,11 +56,10 @@ pub(super) struct Entry {
     pub name: &'static str,
     pub default: String,
     pub doc: &'static str,
-    pub idle: bool,
 }
 
 fn entries<T>(keys: &[Key<T>]) -> impl Iterator<Item = Entry> + '_ {
-    keys.iter().map(|key| Entry { name: key.name, default: key.default(), doc: key.doc, idle: key.idle })
+    keys.iter().map(|key| Entry { name: key.name, default: key.default(), doc: key.doc })
 }
 
 /// Every section, in the order of the default file.
@@ -86,6 +85,11 @@ pub(super) fn sections() -> Vec<Section> {
             doc: "last known good: opt-in, for names that must not vanish",
             example: true,
             ..plain("[[guard]]", entries(GUARD).collect())
+        },
+        Section {
+            doc: "asked as a client would ask, for the metrics alone",
+            example: true,
+            ..plain("[[canary]]", entries(CANARY).collect())
         },
         Section {
             doc: "local answers: a record, with its PTR where it is an address",
@@ -273,9 +277,21 @@ pub(super) const CACHE: &[Key<Draft>] = &[
         Kind::Size(limits::CACHE_BYTES, |d, v| d.config.cache.max_bytes = v),
     ),
     Key::new("rotate", "order of addresses turns on every hit", Kind::Flag(true, |d, v| d.config.cache.rotate = v)),
-    Key::idle("refresh_ahead", "ask again before what is asked often runs out", Kind::Flag(true, |_, _| ())),
-    Key::idle("snapshot", "in the state directory, where there is one", Kind::Flag(true, |_, _| ())),
-    Key::idle("snapshot_every", "and at the end, and at a freeze", Kind::Span(SNAPSHOT_EVERY, |_, _| ())),
+    Key::new(
+        "refresh_ahead",
+        "what is asked often is asked again before it runs out",
+        Kind::Flag(true, |d, v| d.config.cache.refresh_ahead = v),
+    ),
+    Key::new(
+        "snapshot",
+        "in the state directory, where there is one",
+        Kind::Flag(true, |d, v| d.config.cache.snapshot = v),
+    ),
+    Key::new(
+        "snapshot_every",
+        "and at the end, and at a freeze",
+        Kind::Span(limits::SNAPSHOT_EVERY, |d, v| d.config.cache.snapshot_every = v),
+    ),
 ];
 
 /// The keys of `[cache]` that a group may have for itself.
@@ -307,19 +323,6 @@ pub(super) const STALE: &[Key<StaleSettings>] = &[
             }
         }),
     ),
-];
-
-/// The keys of `[[guard]]`, none of which has an effect in this version.
-pub(super) const GUARD: &[Key<()>] = &[
-    Key::idle(
-        "names",
-        "`*.x` is every name below x, `x` is x alone",
-        Kind::Own("[\"*.example.org\"]", |_, r, v| {
-            let _ = r.strings(v);
-        }),
-    ),
-    Key::idle("hold", "how long a sudden NXDOMAIN or empty answer is held off", Kind::Span(GUARD_HOLD, |_, _| ())),
-    Key::idle("min_good", "only a name that had answers this long is guarded", Kind::Span(GUARD_MIN_GOOD, |_, _| ())),
 ];
 
 pub(super) const LOCAL_FILES: &[Key<Draft>] = &[
@@ -373,14 +376,6 @@ pub(super) const LOG: &[Key<Draft>] = &[
         }),
     ),
 ];
-
-// Bounds of machinery that does not exist yet; they move to `limits.rs` with it.
-const SNAPSHOT_EVERY: Bound<Duration> =
-    Bound { default: Duration::from_secs(300), min: Duration::from_secs(10), max: Duration::from_secs(86_400) };
-const GUARD_HOLD: Bound<Duration> =
-    Bound { default: Duration::from_secs(1800), min: Duration::from_secs(0), max: Duration::from_secs(86_400) };
-const GUARD_MIN_GOOD: Bound<Duration> =
-    Bound { default: Duration::from_secs(600), min: Duration::from_secs(0), max: Duration::from_secs(86_400) };
 
 //------------ Values ------------------------------------------------------------------------------------------------
 

@@ -161,7 +161,7 @@ fn add(reader: &mut Reader<'_>, span: Range<usize>, record: LocalRecord, setting
     settings.records.push(record);
 }
 
-fn name(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Name> {
+pub(super) fn name(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Name> {
     let text = reader.string(value)?;
     text.parse().map_err(|why| reader.wrong(value.span(), format!("{text:?}: {why}"), None)).ok()
 }

@@ -5,13 +5,12 @@
 //!
 //! - Where the TOML itself is broken, all mistakes of syntax are reported and nothing else, since what was meant
 //!   behind them is a guess.
-//! - Unknown keys are mistakes, with the nearest known name. Keys of machinery that does not exist yet are checked,
-//!   have no effect, and are a warning where they are set.
+//! - Unknown keys are mistakes, with the nearest known name.
 //! - A value outside its bounds (`limits.rs`) is refused with both ends named; nothing is clamped.
 //! - `${NAME}` in a string is taken from the environment, one that is not set is a mistake.
 //! - Where a list is wanted, one value alone is a list of one.
 //!
-//! `keys.rs`, `group.rs`, `upstream.rs` and `local.rs` define the keys, each once; reading, hints and the commented
+//! `keys.rs`, `group.rs`, `upstream.rs`, `known_good.rs` and `local.rs` define the keys, each once; reading, hints and the commented
 //! default file ([`default_text`]) follow from the definitions. `keys.rs` says which keys stand elsewhere than in
 //! RULES.md, and why.
 
@@ -20,6 +19,7 @@ mod group;
 pub mod human;
 mod key;
 mod keys;
+mod known_good;
 mod local;
 mod mistake;
 mod text;
@@ -30,8 +30,9 @@ use std::time::Duration;
 
 use crate::cache::CacheSettings;
 use crate::cache::freshness::{Patience, StaleSettings, TtlSettings};
+use crate::cache::guard::GuardSettings;
 use crate::listen::ListenSettings;
-use crate::observe::{AdminSettings, LogFormat, LogLevel, LogSettings};
+use crate::observe::{AdminSettings, CanarySettings, LogFormat, LogLevel, LogSettings};
 use crate::serve::admit::AdmitSettings;
 use crate::serve::local::LocalSettings;
 use crate::upstream::{GroupSettings, ServerSettings};
@@ -94,7 +95,7 @@ fn read(
 }
 
 /// The top level of the file.
-const SECTIONS: [&str; 13] = [
+const SECTIONS: [&str; 14] = [
     "listen",
     "admin",
     "state",
@@ -105,6 +106,7 @@ const SECTIONS: [&str; 13] = [
     "stale",
     "groups",
     "guard",
+    "canary",
     "local",
     "local_files",
     "log",
@@ -135,9 +137,11 @@ fn section(reader: &mut Reader<'_>, name: &str, value: &Value<'_>, draft: &mut D
             return true;
         }
         "guard" => {
-            for entry in reader.items(value) {
-                reader.table(entry, &mut [&mut Part(keys::GUARD, &mut ())], &[]);
-            }
+            draft.config.guards = known_good::read_guards(reader, value);
+            return true;
+        }
+        "canary" => {
+            draft.config.canaries = known_good::read_canaries(reader, value);
             return true;
         }
         "local" => {
@@ -195,6 +199,10 @@ pub struct Config {
     pub cache: CacheSettings,
     /// Groups; one of them, `default`, has the root among its zones unless the file says otherwise.
     pub groups: Vec<GroupConfig>,
+    /// Names that must not vanish.
+    pub guards: Vec<GuardSettings>,
+    /// Names that are asked as a client would.
+    pub canaries: Vec<CanarySettings>,
     /// Local answers.
     pub local: LocalSettings,
     /// Logs.
@@ -254,8 +262,16 @@ impl Default for Draft {
                 in_flight_per_client: 0,
             },
             system_files: Vec::new(),
-            cache: CacheSettings { max_bytes: 0, rotate: false },
+            cache: CacheSettings {
+                max_bytes: 0,
+                rotate: false,
+                refresh_ahead: false,
+                snapshot: false,
+                snapshot_every: Duration::ZERO,
+            },
             groups: Vec::new(),
+            guards: Vec::new(),
+            canaries: Vec::new(),
             local: LocalSettings {
                 identity: None,
                 private_reverse_nxdomain: false,

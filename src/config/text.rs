@@ -1,7 +1,7 @@
 //! The commented default file, from the definitions of the keys.
 //!
-//! Pure. Every key stands with its default and what it is; a key without effect in this version, and an example,
-//! stands commented out, so that the file loads without a warning.
+//! Pure. Every key stands with its default and what it is; an example stands commented out, so that the file means
+//! the same as an empty one.
 
 use std::fmt::Write;
 
@@ -40,12 +40,9 @@ fn write_section(section: &Section, out: &mut String) {
 }
 
 fn write_entry(entry: &Entry, example: bool, out: &mut String) {
-    let idle = if entry.idle { "(no effect in this version) " } else { "" };
-    let mark = if entry.idle || example { "# " } else { "" };
+    let mark = if example { "# " } else { "" };
     let mut line = format!("{mark}{} = {}", entry.name, entry.default);
-    let doc = format!("{idle}{}", entry.doc);
-    let doc = doc.trim_end();
-    let mut comments = doc.lines();
+    let mut comments = entry.doc.lines();
     let pad = COMMENT_COLUMN.saturating_sub(line.chars().count());
     if pad > 0
         && let Some(first) = comments.next()
@@ -90,6 +87,7 @@ mod tests {
         let (config, warnings) = parse(&text, &|_| None, &[]).unwrap();
         assert_eq!(config.local.records.len(), 2);
         assert_eq!(config.local.zones.len(), 1);
-        assert!(warnings.iter().any(|w| w.what == "has no effect in this version: guard.names"), "{warnings:?}");
+        assert_eq!((config.guards.len(), config.canaries.len()), (1, 1));
+        assert_eq!(warnings, []);
     }
 }

@@ -15,8 +15,11 @@ pub mod status;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::IpNet;
+
+use crate::wire::Name;
 
 /// The admin listener and the control socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +30,32 @@ pub struct AdminSettings {
     pub allow: Vec<IpNet>,
     /// The control socket; `None` finds the default place.
     pub socket: Option<PathBuf>,
+}
+
+/// A question that is asked as a client would ask it, to be seen in the metrics. It decides nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CanarySettings {
+    /// The name.
+    pub name: Name,
+    /// The type.
+    pub qtype: u16,
+    /// What a good answer says.
+    pub expect: Expected,
+    /// Pause between questions.
+    pub every: Duration,
+}
+
+/// What a canary's good answer says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// At least one record of the type.
+    Records,
+    /// That the type does not exist.
+    NoData,
+    /// That the name does not exist.
+    NxDomain,
+    /// A record of the type with this data, in presentation format.
+    Data(String),
 }
 
 /// Logs.

@@ -2,12 +2,14 @@
 //!
 //! Pure, the lowest layer but clock and limits. [`query`] checks what a client sent, [`reply`] what a server sent;
 //! [`edns`] reads and writes the OPT record, [`patch`] turns a stored reply into an answer, [`build`] makes what is
-//! not stored: questions to servers, errors, local answers. [`name`] is the owned, folded name that settings use.
+//! not stored: questions to servers, errors, local answers. [`name`] is the owned, folded name that settings use, and
+//! [`pattern`] how settings mean many of them.
 
 pub mod build;
 pub mod edns;
 pub mod name;
 pub mod patch;
+pub mod pattern;
 pub mod query;
 pub mod reply;
 
