@@ -152,6 +152,7 @@ fn plan(c: &mut Criterion) {
                 client: ClientHash(1),
                 group: STAMP,
                 stale: None,
+                guarded: None,
                 refresh: false,
             };
             let mut pursuit = Pursuit::new(brief, &group, now);

@@ -26,6 +26,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::cache::Cache;
+use crate::cache::freshness::Freeze;
 use crate::cache::front::Front;
 use crate::cache::key::Keys;
 use crate::cache::store::MokaStore;
@@ -47,7 +48,7 @@ use crate::observe::metrics::Meters;
 use crate::serve::admit::Allowed;
 use crate::upkeep::network::{self, Change};
 use crate::upkeep::source::{ConfigSource, Loaded, Refused, shown_path, state_directory};
-use crate::upkeep::{probe, system};
+use crate::upkeep::{freeze, probe, system};
 use policy::{InForce, Placed, Surroundings};
 use worker::Worker;
 
@@ -114,6 +115,7 @@ pub(crate) struct Running {
     /// other could come into force.
     reloading: Mutex<()>,
     changing: Mutex<Changing>,
+    frozen: Mutex<Option<Freeze>>,
     ready: Arc<AtomicBool>,
     readings: Mutex<Option<Readings>>,
     connections: Mutex<Option<Connections>>,
@@ -165,6 +167,7 @@ pub fn run(start: Start) -> Result<(), Fatal> {
     let meters = Arc::new(Meters::default());
     let store = Arc::new(MokaStore::new(config.cache.max_bytes));
     let cache = Arc::new(Cache::new(store, Keys::new(rand::random())));
+    cache.guards().set(&config.guards);
     let driver = Arc::new(Driver::new(cache.clone(), meters.shared()));
 
     let around = Surroundings::look(&config, state.as_deref(), &listening);
@@ -194,6 +197,7 @@ pub fn run(start: Start) -> Result<(), Fatal> {
             remarks,
             last_reload_ok: refused.is_none(),
         }),
+        frozen: Mutex::new(None),
         ready: Arc::new(AtomicBool::new(false)),
         readings: Mutex::new(None),
         connections: Mutex::new(None),
@@ -201,6 +205,7 @@ pub fn run(start: Start) -> Result<(), Fatal> {
     });
     running.place(placed, &runtime);
     running.keep_accepted();
+    running.take_up_freeze();
 
     let (queue, from_workers) = mpsc::channel(MISS_QUEUE);
     runtime.spawn(driver.clone().run(from_workers));
@@ -338,7 +343,9 @@ impl Running {
         for old in &changing.placed {
             old.retired.store(true, Ordering::Relaxed);
         }
+        let freeze = self.cache.freeze(clock::now());
         for new in &placed {
+            new.cell.with(|group| group.set_freeze(freeze));
             runtime.spawn_task(probe::run(new.cell.clone(), new.retired.clone()));
         }
         changing.placed = placed;
@@ -350,6 +357,59 @@ impl Running {
         if let Err(e) = kept {
             report(Event::StateUnavailable { reason: format!("{}: {e}", state.display()) });
         }
+    }
+
+    /// What an earlier process left of a freeze is in force again.
+    fn take_up_freeze(&self) {
+        let Some(state) = &self.state else { return };
+        let now = clock::now();
+        match freeze::kept(state, clock::wall(), now) {
+            Ok(None) => {}
+            Ok(Some(freeze)) => {
+                self.put_freeze(Some(freeze));
+                report(Event::Frozen { left: now.until(freeze.until), from_before: true });
+            }
+            Err(e) => {
+                report(Event::StateUnavailable { reason: format!("the freeze that was kept is not used: {e}") })
+            }
+        }
+    }
+
+    fn put_freeze(&self, freeze: Option<Freeze>) {
+        let mut frozen = lock(&self.frozen);
+        *frozen = freeze;
+        self.cache.set_freeze(freeze);
+        for placed in &self.changing().placed {
+            placed.cell.with(|group| group.set_freeze(freeze));
+        }
+    }
+
+    /// Freezes for so long; one in force is replaced, and counts from its own beginning. Says what is in the way of
+    /// keeping it over a restart.
+    fn freeze_for(&self, span: Duration) -> Vec<String> {
+        let now = clock::now();
+        let since = self.cache.freeze(now).map_or(now, |f| f.since);
+        let freeze = Freeze { since, until: now + span };
+        self.put_freeze(Some(freeze));
+        report(Event::Frozen { left: span, from_before: false });
+        let Some(state) = &self.state else {
+            return vec!["there is no state directory: a restart ends the freeze".to_owned()];
+        };
+        match freeze::keep(state, freeze, clock::wall(), now) {
+            Ok(()) => Vec::new(),
+            Err(e) => vec![format!("{}: {e}: a restart ends the freeze", state.display())],
+        }
+    }
+
+    /// Ends a freeze; false where there was none.
+    fn end_freeze(&self, by_command: bool) -> bool {
+        let was = lock(&self.frozen).is_some();
+        if was {
+            self.put_freeze(None);
+            self.state.iter().for_each(|state| freeze::forget(state));
+            report(Event::Thawed { by_command });
+        }
+        was
     }
 
     fn say_started(&self, workers: usize) {
@@ -438,6 +498,9 @@ impl Running {
             }
             (last, last_wall) = (now, wall);
 
+            if lock(&self.frozen).is_some_and(|freeze| !freeze.holds(now)) {
+                self.end_freeze(false);
+            }
             let config_now = self.config_seen();
             if watch && config_now != config_seen {
                 let _ = self.reload_now();
@@ -571,6 +634,7 @@ impl Running {
         let around = Surroundings::look(&config, self.state.as_deref(), &self.listening);
         say_surroundings(&around);
         self.log.apply(&config.log);
+        self.cache.guards().set(&config.guards);
         {
             let mut changing = self.changing();
             changing.loaded = loaded;

@@ -153,6 +153,8 @@ fn announce(change: Change, group: &Group) {
         Change::Dark => Event::GroupDark { group: name },
         Change::Healed => Event::GroupHealed { group: name },
         Change::Loops(id) => Event::ServerLoops { group: name, server: server(id) },
+        Change::Suspect(id) => Event::ServerSuspect { group: name, server: server(id) },
+        Change::SuspectNoMore(id) => Event::ServerSuspectNoMore { group: name, server: server(id) },
         Change::LoopsNoMore(id) => Event::ServerLoopsNoMore { group: name, server: server(id) },
         Change::FamilyBroken(v6) => Event::FamilyBroken { group: name, family: family(v6) },
         Change::FamilyWorks(v6) => Event::FamilyWorks { group: name, family: family(v6) },
@@ -247,6 +249,7 @@ impl Driver {
             question: question.clone(),
             client: opening.client_hash,
             stale: opening.stale,
+            guarded: self.cache.guards().protected(opening.key, &question.view(), cell.stamp, now),
             waiter: way.map(|way| Waiter {
                 way,
                 deadline: opening.received + cell.with(|g| g.settings().deadline),
@@ -361,6 +364,7 @@ impl Driver {
                         ways.into_iter().for_each(|w| self.answer(w, &answer, &mut out, clock::now()));
                     }
                     Step::Keep(entry) => self.keep(&running, entry),
+                    Step::Hold => self.hold(&running),
                     Step::Remember(failed) => self.remember(&running, failed),
                     Step::Tell(other) => running.cell.wake(other),
                     Step::Wait(at) => wake = Some(at),
@@ -391,8 +395,22 @@ impl Driver {
     }
 
     fn keep(&self, running: &Running, entry: Arc<Entry>) {
-        let max_age = running.cell.with(|g| g.settings().stale.max_age);
-        self.cache.keep(running.key, &running.question.view(), entry, max_age, clock::now());
+        let now = clock::now();
+        let max_age = running.cell.with(|g| g.max_age(now));
+        self.cache.keep(running.key, &running.question.view(), entry, max_age, now);
+        self.tell_of_guards();
+    }
+
+    fn hold(&self, running: &Running) {
+        self.cache.guards().hold(running.key, &running.question.view(), clock::now());
+        self.tell_of_guards();
+    }
+
+    /// Reports what has happened to guarded names.
+    pub fn tell_of_guards(&self) {
+        for change in self.cache.guards().take_changes() {
+            event::report(Event::Guard(change));
+        }
     }
 
     fn remember(&self, running: &Running, failed: Failed) {
@@ -423,7 +441,7 @@ impl Driver {
                 let due = self.cache.due_before();
                 let stale = |d: &Data| {
                     let standing = d.standing_in(way.group, way.stale.max_age, due, now);
-                    reply::stale(&query, d, standing, &way.stale, manner, now, out)
+                    reply::stale(&query, (d, entry.held(now).is_some()), standing, &way.stale, manner, now, out)
                 };
                 let (n, past) = entry.data().map(stale).unwrap_or_default();
                 self.tally.stale(past);

@@ -45,6 +45,8 @@ pub struct Data {
     rotation: Option<Rotation>,
     /// What it says.
     pub kind: Kind,
+    /// Has it what was asked for: records of the type, and of addresses one that can be routed?
+    pub good: bool,
     /// The tier that gave it, from 0.
     pub tier: u8,
     /// The group that gave it.
@@ -70,6 +72,8 @@ pub struct Packed {
     pub kept_edes: Box<[u8]>,
     /// What it says.
     pub kind: Kind,
+    /// Has it what was asked for?
+    pub good: bool,
     /// Seconds.
     pub ttl: u32,
     /// When the first signature runs out.
@@ -87,6 +91,7 @@ impl Packed {
             rotation: None,
             kept_edes: [].into(),
             kind,
+            good: kind == Kind::Positive,
             ttl: 60,
             signed_until: Moment::NEVER,
         }
@@ -117,6 +122,7 @@ impl Data {
             ttl_at: packed.ttl_at.into(),
             rotation: packed.rotation,
             kind: packed.kind,
+            good: packed.good,
             tier,
             group,
             stored: now,
@@ -195,6 +201,8 @@ pub struct Entry {
     /// Until when records of a better tier, whose place others of a worse one took, outweigh a denial; the tier stands
     /// in the lowest two bits. 0 is none.
     vouched: AtomicU64,
+    /// A guard holds it until then: it is served although its TTL, and `max_age`, have run out. 0 is none.
+    held_until: AtomicU64,
     data: Option<Data>,
     /// Looked at only where the data is not fresh, so the lock is off the hit path.
     failure: Mutex<Option<Box<Failure>>>,
@@ -219,6 +227,7 @@ impl Entry {
             gone: AtomicBool::new(false),
             ask_again_at: AtomicU64::new(0),
             vouched: AtomicU64::new(0),
+            held_until: AtomicU64::new(0),
             data,
             failure: Mutex::new(failure),
         }
@@ -227,6 +236,11 @@ impl Entry {
     /// Is this the entry of `question`?
     pub fn is_for(&self, question: &Question<'_>) -> bool {
         self.qtype == question.qtype && self.bits == question.bits() && *self.name == *question.name
+    }
+
+    /// Is it the entry of the same question as `other`?
+    pub fn is_like(&self, other: &Entry) -> bool {
+        self.qtype == other.qtype && self.bits == other.bits && self.name == other.name
     }
 
     /// The folded name.
@@ -287,6 +301,22 @@ impl Entry {
     pub fn vouched(&self) -> Option<(u8, Moment)> {
         let packed = self.vouched.load(Ordering::Relaxed);
         (packed != 0).then(|| ((packed & 3) as u8, Moment::from_nanos(packed & !3)))
+    }
+
+    /// A guard holds it: it is served until then.
+    pub fn hold_until(&self, until: Moment) {
+        self.held_until.store(until.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// No guard holds it any more.
+    pub fn end_hold(&self) {
+        self.held_until.store(0, Ordering::Relaxed);
+    }
+
+    /// The data, where a guard holds it now. Signatures that ran out end that too.
+    pub fn held(&self, now: Moment) -> Option<&Data> {
+        let held = now.as_nanos() < self.held_until.load(Ordering::Relaxed);
+        self.data.as_ref().filter(|d| held && now < d.signed_until)
     }
 
     /// Copies outside the store let go from here on.
@@ -359,6 +389,7 @@ mod tests {
             rotation: None,
             kept_edes: [].into(),
             kind: Kind::Positive,
+            good: true,
             ttl: 60,
             signed_until: Moment::NEVER,
         };

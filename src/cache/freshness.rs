@@ -68,6 +68,31 @@ impl Default for StaleSettings {
     }
 }
 
+/// A freeze: an operator's word that nothing good is to be given up for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Freeze {
+    /// When it began.
+    pub since: Moment,
+    /// When it ends by itself.
+    pub until: Moment,
+}
+
+impl Freeze {
+    /// Is it in force?
+    pub fn holds(self, now: Moment) -> bool {
+        now < self.until
+    }
+
+    /// How long past its TTL an answer may serve at `now`: in a freeze what could be served when it began can be served
+    /// to its end. Zero stays zero: who serves nothing stale does not begin to.
+    pub fn max_age(freeze: Option<Self>, max_age: Duration, now: Moment) -> Duration {
+        match freeze {
+            Some(freeze) if freeze.holds(now) && !max_age.is_zero() => max_age + now.since(freeze.since),
+            _ => max_age,
+        }
+    }
+}
+
 /// How long a client with a stale answer at hand waits for a fresh one while the group is believed healthy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
@@ -147,6 +172,16 @@ mod tests {
             |stored, now| standing(Moment::from_secs(stored), 60, DAY, Moment::from_secs(50), Moment::from_secs(now));
         assert_eq!(at(49, 50), Standing::Stale { past: Duration::ZERO });
         assert_eq!(at(50, 51), Standing::Fresh { age: 1 });
+    }
+
+    #[test]
+    fn in_a_freeze_max_age_counts_from_its_beginning() {
+        let freeze = Some(Freeze { since: Moment::from_secs(100), until: Moment::from_secs(200) });
+        let at = |freeze, max_age, now| {
+            Freeze::max_age(freeze, Duration::from_secs(max_age), Moment::from_secs(now)).as_secs()
+        };
+        assert_eq!([at(freeze, 50, 100), at(freeze, 50, 199), at(freeze, 50, 200)], [50, 149, 50]);
+        assert_eq!([at(freeze, 0, 150), at(None, 50, 150)], [0, 50]);
     }
 
     #[test]

@@ -9,7 +9,12 @@
 //!   after it, or a third one, does not undo it.
 //! - Where the group is another one, its answer takes the place: an entry knows its group.
 //!
+//! - Of a guarded name ([`table`]) nothing negative takes the place of the last good answer before its hold is over.
+//! - While everything is frozen nothing negative takes the place of anything good.
+//!
 //! Failures never come here: they stand beside the data.
+
+pub mod table;
 
 use std::time::Duration;
 
@@ -40,6 +45,12 @@ pub fn outweighs(old: &Entry, tier: u8, max_age: Duration, now: Moment) -> bool 
     let Some(data) = old.data().filter(|d| d.kind == Kind::Positive) else { return false };
     data.standing(max_age, Moment::ZERO, now) != Standing::Gone
         && (data.tier < tier || old.vouched().is_some_and(|(better, until)| better < tier && now < until))
+}
+
+/// Is everything that `old` holds kept from `new` while the cache is frozen?
+pub fn is_frozen_out(old: &Entry, new: &Data, max_age: Duration, now: Moment) -> bool {
+    let good = old.data().filter(|d| d.good && d.group == new.group);
+    !new.good && good.is_some_and(|d| d.standing(max_age, Moment::ZERO, now) != Standing::Gone)
 }
 
 /// What `new` must remember of `old`, whose place it takes: the best tier that gave records, and until when they count.

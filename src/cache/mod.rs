@@ -22,6 +22,8 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::wire::edns;
 use entry::{Entry, Failure, GroupStamp};
+use freshness::{Freeze, StaleSettings};
+use guard::table::Guards;
 use key::{Key, Keys, Question};
 use store::Store;
 
@@ -46,12 +48,16 @@ pub struct Cache {
     store: Arc<dyn Store>,
     /// Data stored before this counts as expired: set where the wall clock jumped ahead of ours.
     due_before: AtomicU64,
+    guards: Guards,
+    /// The beginning and the end of the freeze; zeros where there is none.
+    frozen: [AtomicU64; 2],
 }
 
 impl Cache {
     /// A cache over `store`, with its own secret for keys.
     pub fn new(store: Arc<dyn Store>, keys: Keys) -> Self {
-        Self { keys, store, due_before: AtomicU64::new(0) }
+        let zero = || AtomicU64::new(0);
+        Self { keys, store, due_before: zero(), guards: Guards::default(), frozen: [zero(), zero()] }
     }
 
     /// The key of a question.
@@ -67,13 +73,24 @@ impl Cache {
     /// Stores an entry with an answer unless [`guard::may_replace`] forbids it. Says whether it was stored.
     pub fn keep(&self, key: Key, question: &Question<'_>, entry: Arc<Entry>, max_age: Duration, now: Moment) -> bool {
         let old = self.look(key, question);
+        if let Some(new) = entry.data().filter(|d| !d.good)
+            && self.guards.protected(key, question, new.group, now).is_some()
+        {
+            return false;
+        }
         if let (Some(had), Some(new)) = (&old, entry.data()) {
-            if !guard::may_replace(had, new, max_age, now) {
+            if !guard::may_replace(had, new, max_age, now)
+                || self.is_frozen(now) && guard::is_frozen_out(had, new, max_age, now)
+            {
                 return false;
             }
             if let Some((tier, until)) = guard::inherits(had, new, max_age, now) {
                 entry.vouch(tier, until);
             }
+        }
+        match entry.data() {
+            Some(data) if data.good => self.guards.on_good(key, &entry, now),
+            _ => self.guards.on_negative(key, question),
         }
         self.store.put(key, entry);
         // Where the store weighs and evicts later, front copies must let go of the old answer now.
@@ -123,6 +140,40 @@ impl Cache {
         self.fail(key, question, failure);
     }
 
+    /// The guarded names.
+    pub fn guards(&self) -> &Guards {
+        &self.guards
+    }
+
+    /// The entry of a question that a guard holds although the cache has lost it.
+    pub fn look_held(&self, key: Key, question: &Question<'_>, group: GroupStamp, now: Moment) -> Option<Arc<Entry>> {
+        self.guards.held(key, question, group, now).filter(|e| e.held(now).is_some())
+    }
+
+    /// Begins a freeze, or ends it.
+    pub fn set_freeze(&self, freeze: Option<Freeze>) {
+        let Freeze { since, until } = freeze.unwrap_or(Freeze { since: Moment::ZERO, until: Moment::ZERO });
+        self.frozen[0].store(since.as_nanos(), Ordering::Relaxed);
+        self.frozen[1].store(until.as_nanos(), Ordering::Release);
+    }
+
+    /// The freeze in force.
+    pub fn freeze(&self, now: Moment) -> Option<Freeze> {
+        let until = Moment::from_nanos(self.frozen[1].load(Ordering::Acquire));
+        let since = Moment::from_nanos(self.frozen[0].load(Ordering::Relaxed));
+        Some(Freeze { since, until }).filter(|f| f.holds(now))
+    }
+
+    /// A group's settings of stale answers as they are in force now.
+    pub fn in_force(&self, settings: StaleSettings, now: Moment) -> StaleSettings {
+        StaleSettings { max_age: Freeze::max_age(self.freeze(now), settings.max_age, now), ..settings }
+    }
+
+    /// Is nothing good to be given up now?
+    pub fn is_frozen(&self, now: Moment) -> bool {
+        self.freeze(now).is_some()
+    }
+
     /// Everything stored before `now` counts as expired from here on; nothing is dropped.
     pub fn make_due(&self, now: Moment) {
         self.due_before.store(now.as_nanos(), Ordering::Relaxed);
@@ -133,8 +184,9 @@ impl Cache {
         Moment::from_nanos(self.due_before.load(Ordering::Relaxed))
     }
 
-    /// Drops what `doomed` picks and returns how many entries that were.
+    /// Drops what `doomed` picks, guarded or not, and returns how many entries that were.
     pub fn flush(&self, doomed: &dyn Fn(&Entry) -> bool) -> u64 {
+        self.guards.flush(doomed);
         self.store.remove_if(doomed)
     }
 

@@ -275,6 +275,7 @@ mod tests {
             rotation: None,
             kept_edes: [].into(),
             kind: Kind::Positive,
+            good: true,
             ttl: 60,
             signed_until: Moment::NEVER,
         };

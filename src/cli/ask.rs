@@ -1,11 +1,12 @@
 //! Commands that ask the running process.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::{EXIT_FAULT, EXIT_FINE, EXIT_NOT_REACHABLE, EXIT_SYSTEM, print, render, talk};
-use crate::config::record_type;
+use crate::config::{human, record_type};
 use crate::observe::control::client::{AskError, ask};
 use crate::observe::control::{ErrorKind, FlushText, Request};
 use crate::wire::Name;
@@ -53,13 +54,40 @@ pub(super) fn flush(socket: Option<&Path>, what: FlushText) -> u8 {
 pub(super) fn reload(socket: Option<&Path>) -> u8 {
     match ask(socket, &Request::Reload) {
         Ok(done) => {
-            for remark in done["remarks"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-                talk(remark);
-            }
+            say_remarks(&done);
             print("applied\n")
         }
         Err(error) => fail(&error),
     }
+}
+
+pub(super) fn freeze(socket: Option<&Path>, span: Duration) -> u8 {
+    match ask(socket, &Request::Freeze { seconds: span.as_secs() }) {
+        Ok(done) => {
+            say_remarks(&done);
+            print(&format!("frozen for {}; `evenkeel thaw` ends it\n", human::show_span(span)))
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+pub(super) fn thaw(socket: Option<&Path>) -> u8 {
+    match ask(socket, &Request::Thaw) {
+        Ok(done) if done["was_frozen"] == true => print("thawed\n"),
+        Ok(_) => print("was not frozen\n"),
+        Err(error) => fail(&error),
+    }
+}
+
+pub(super) fn release(socket: Option<&Path>, name: &Name) -> u8 {
+    match ask(socket, &Request::Release { name: name.to_string() }) {
+        Ok(done) => print(&format!("{} answers released\n", done["released"])),
+        Err(error) => fail(&error),
+    }
+}
+
+fn say_remarks(done: &Value) {
+    done["remarks"].as_array().into_iter().flatten().filter_map(Value::as_str).for_each(talk);
 }
 
 fn pretty(value: &Value) -> String {

@@ -13,11 +13,13 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
-use crate::config::default_text;
+use crate::config::{default_text, human};
+use crate::limits;
 use crate::observe::control::FlushText;
 use crate::wire::Name;
 
@@ -95,6 +97,19 @@ enum Command {
     Reload,
     /// Let go of cached answers
     Flush(FlushArguments),
+    /// Give nothing good up for a while: no tier moves up, no good answer turns negative or is too old
+    Freeze {
+        /// For how long, at most a day
+        #[arg(long = "for", value_name = "SPAN", default_value = "1h", value_parser = parse_freeze)]
+        span: Duration,
+    },
+    /// End a freeze
+    Thaw,
+    /// End the hold on a guarded name: what upstreams say of it is taken
+    Release {
+        /// The name
+        name: Name,
+    },
     /// The commented default configuration
     DefaultConfig,
     /// Completions for a shell
@@ -180,6 +195,9 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             };
             ask::flush(socket.as_deref(), what)
         }
+        Command::Freeze { span } => ask::freeze(socket.as_deref(), span),
+        Command::Thaw => ask::thaw(socket.as_deref()),
+        Command::Release { name } => ask::release(socket.as_deref(), &name),
         Command::DefaultConfig => print(&default_text()),
         Command::Completions { shell } => {
             let mut out = Vec::new();
@@ -193,6 +211,15 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> u8 {
 fn parse_set(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
     Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+fn parse_freeze(text: &str) -> Result<Duration, String> {
+    let bound = &limits::FREEZE;
+    match human::span(text) {
+        Some(span) if (bound.min..=bound.max).contains(&span) => Ok(span),
+        Some(_) => Err(format!("from {} to {}", human::show_span(bound.min), human::show_span(bound.max))),
+        None => Err(human::SPAN_HINT.to_owned()),
+    }
 }
 
 fn version_text(json: bool) -> String {
@@ -299,6 +326,13 @@ mod tests {
             ("evenkeel flush --all", true),
             ("evenkeel flush", false),
             ("evenkeel flush example.org --all", false),
+            ("evenkeel freeze", true),
+            ("evenkeel freeze --for 30m", true),
+            ("evenkeel freeze --for 2d", false),
+            ("evenkeel freeze --for 30", false),
+            ("evenkeel thaw", true),
+            ("evenkeel release db.example.org", true),
+            ("evenkeel release", false),
             ("evenkeel completions bash", true),
             ("evenkeel man serve", true),
             ("evenkeel --version --json", true),

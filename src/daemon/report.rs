@@ -1,6 +1,7 @@
 //! What the running process says of itself: status, explanations, and what it does when told.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -13,7 +14,8 @@ use crate::clock::{self, Moment};
 use crate::observe::control::server::{Controlled, Flush, Reloading};
 use crate::observe::event::{self, Event};
 use crate::observe::status::{
-    CacheStatus, ConfigStatus, Gather, GroupStatus, ListenStatus, Questions, ServerStatus, Snapshot,
+    CacheStatus, ConfigStatus, FreezeStatus, Gather, GroupStatus, GuardStatus, HoldStatus, ListenStatus, Questions,
+    ServerStatus, Snapshot,
 };
 use crate::resolve::patience::{self, Circumstances};
 use crate::resolve::vet::Fault;
@@ -62,6 +64,11 @@ impl Gather for Running {
                 entries: census.entries,
                 evictions: census.evicted,
             },
+            guard: self.guard_status(now),
+            frozen: self.cache.freeze(now).map(|freeze| FreezeStatus {
+                since_unix: wall.0.saturating_sub_unsigned(now.since(freeze.since).as_secs()),
+                left_seconds: now.until(freeze.until).as_secs(),
+            }),
             config: ConfigStatus {
                 file: config.path.as_ref().map(|p| p.display().to_string()),
                 hash: config.hash.clone(),
@@ -106,6 +113,8 @@ fn server_status(g: &Group, faults: [u64; Fault::ALL.len()], index: usize, now: 
     let id = ServerId(index as u16);
     let s = g.server(id);
     let (state, reason) = s.state();
+    let reason =
+        if g.is_suspected(id) { "says of many names that they are gone; others still have them" } else { reason };
     let reason = match s.answered_at() {
         Some(at) => format!("{reason}; last answer {} s ago", now.since(at).as_secs()),
         None => reason.to_owned(),
@@ -118,7 +127,7 @@ fn server_status(g: &Group, faults: [u64; Fault::ALL.len()], index: usize, now: 
         tier: s.tier as u8 + 1,
         state,
         reason,
-        latency_ms: (s.latency().p50() > std::time::Duration::ZERO).then(|| s.latency().p50().as_secs_f64() * 1e3),
+        latency_ms: (s.latency().p50() > Duration::ZERO).then(|| s.latency().p50().as_secs_f64() * 1e3),
         hedge_ms: Some(g.hedge_after(id).as_secs_f64() * 1e3),
         questions: Questions { first, retry, hedge, probe, refresh },
         failures: Fault::ALL.iter().zip(faults).filter(|(_, n)| *n > 0).map(|(f, n)| (f.word(), n)).collect(),
@@ -151,7 +160,8 @@ impl Controlled for Running {
         let data = entry.as_ref().and_then(|e| e.data());
         let due_before = self.cache.due_before();
         let mut source = "upstream";
-        match data.map(|d| (d, d.standing(group.stale.max_age, due_before, now))) {
+        let max_age = self.cache.in_force(group.stale, now).max_age;
+        match data.map(|d| (d, d.standing(max_age, due_before, now))) {
             None => steps.push("cache: no answer".into()),
             Some((d, _)) if d.group != group.stamp => {
                 steps.push("cache: an answer of another group; it counts as expired".into());
@@ -177,6 +187,21 @@ impl Controlled for Running {
                 ));
             }
             Some((d, Standing::Gone)) => steps.push(format!("cache: too old to serve, {}", said(d))),
+        }
+        if let Some(known) = self.cache.guards().known(self.cache.key(&question), &question) {
+            let good_for = now.since(known.first_good).as_secs();
+            steps.push(match known.hold.filter(|h| now < h.until) {
+                Some(hold) => {
+                    source = "stale";
+                    let (since, left) = (now.since(hold.since).as_secs(), now.until(hold.until).as_secs());
+                    format!("guard: held for {since} s, for {left} s more: the last known good answer is given")
+                }
+                None => format!("guard: good for {good_for} s"),
+            });
+        }
+        if let Some(freeze) = self.cache.freeze(now) {
+            let left = now.until(freeze.until).as_secs();
+            steps.push(format!("frozen: nothing good is given up for {left} s more"));
         }
         if let Some(f) = entry.as_ref().and_then(|e| e.failure(group.stamp, healings, now)) {
             let left = now.until(f.until).as_millis();
@@ -211,9 +236,35 @@ impl Controlled for Running {
     fn reload(&self) -> Reloading<'_> {
         Box::pin(async move { self.reload_now() })
     }
+
+    fn freeze(&self, span: Duration) -> Vec<String> {
+        self.freeze_for(span)
+    }
+
+    fn thaw(&self) -> bool {
+        self.end_freeze(true)
+    }
+
+    fn release(&self, name: &Name) -> u64 {
+        let released = self.cache.guards().release(name.as_wire(), clock::now());
+        self.driver.tell_of_guards();
+        released
+    }
 }
 
 impl Running {
+    fn guard_status(&self, now: Moment) -> GuardStatus {
+        let guards = self.cache.guards();
+        let (names_held, held_total) = guards.count(now);
+        let shown = guards.shown(now).into_iter().map(|s| HoldStatus {
+            name: s.name.to_string(),
+            qtype: s.qtype,
+            since_unix: clock::wall().0.saturating_sub_unsigned(now.since(s.hold.since).as_secs()),
+            left_seconds: now.until(s.hold.until).as_secs(),
+        });
+        GuardStatus { names_held, held_total, held: shown.collect() }
+    }
+
     /// Whom a question of a group would go to, and what is believed of the group.
     fn whom(&self, group: &GroupPolicy) -> String {
         let changing = self.changing();

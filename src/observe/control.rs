@@ -6,7 +6,7 @@
 //!
 //! - The socket is the configured one; else `/run/evenkeel/control.sock` where that directory can be had, else
 //!   `$XDG_RUNTIME_DIR/evenkeel/control.sock`. Its directory is made with mode 0750, the socket has 0660.
-//! - Whoever may open the socket may read (`status`, `explain`). What changes something (`flush`, `reload`) is for
+//! - Whoever may open the socket may read (`status`, `explain`). What changes something (`flush`, `reload`, `freeze`, …) is for
 //!   root and for the user that evenkeel runs as (SO_PEERCRED).
 //! - A socket that a dead process left is replaced; one that answers is not.
 //! - Not having the socket is no reason to end: it is tried again every 10 s.
@@ -40,6 +40,18 @@ pub enum Request {
     },
     /// Apply the configuration as it is at this moment.
     Reload,
+    /// Give nothing good up for so many seconds.
+    Freeze {
+        /// Seconds.
+        seconds: u64,
+    },
+    /// End the freeze.
+    Thaw,
+    /// End the holds on a name.
+    Release {
+        /// The name, in presentation format.
+        name: String,
+    },
 }
 
 /// What is flushed, as it goes over the socket.
@@ -59,7 +71,11 @@ impl Request {
     fn changes(&self) -> bool {
         match self {
             Request::Status | Request::Explain { .. } => false,
-            Request::Flush { .. } | Request::Reload => true,
+            Request::Flush { .. }
+            | Request::Reload
+            | Request::Freeze { .. }
+            | Request::Thaw
+            | Request::Release { .. } => true,
         }
     }
 }

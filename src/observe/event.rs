@@ -2,7 +2,8 @@
 //!
 //! Where something happens that an operator should know, an [`Event`] is made and handed to [`report`]: that writes
 //! one log line and keeps it among the last hundred for status. An event has a level, a stable word, which is also
-//! its name in JSON lines, and a sentence. No event holds a DNS name or a client's address.
+//! its name in JSON lines, and a sentence. No event holds a client's address, and none a DNS name but for those of
+//! guards: they are few, and their operator asked to be told.
 //!
 //! Lines are limited where they are made: of one kind and subject (a server, a group, an address) at most
 //! [`LINES_PER_MINUTE`] a minute. What is held back is counted, and the next line of the kind says how many.
@@ -17,6 +18,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::LogLevel;
+use crate::cache::guard::table::GuardChange;
 use crate::clock::{self, Moment};
 
 /// A fact worth a line.
@@ -244,6 +246,34 @@ pub enum Event {
         /// The pause between looks at it.
         look_every: Duration,
     },
+    /// Something happened to a guarded name.
+    Guard(GuardChange),
+    /// A server says of many names that they are gone, and others still have them.
+    ServerSuspect {
+        /// Its group.
+        group: String,
+        /// Its name.
+        server: String,
+    },
+    /// It has not done so for a while.
+    ServerSuspectNoMore {
+        /// Its group.
+        group: String,
+        /// Its name.
+        server: String,
+    },
+    /// Nothing good is given up from here on.
+    Frozen {
+        /// For how long.
+        left: Duration,
+        /// Did an earlier process begin it?
+        from_before: bool,
+    },
+    /// A freeze is over.
+    Thawed {
+        /// Did an operator end it?
+        by_command: bool,
+    },
     /// The cache was emptied, in part or whole, by command.
     Flushed {
         /// Entries that went.
@@ -278,6 +308,9 @@ impl Event {
             | Event::StateUnavailable { .. }
             | Event::LocalLimit { .. }
             | Event::ServerLoops { .. }
+            | Event::ServerSuspect { .. }
+            | Event::Guard(GuardChange::Held(..) | GuardChange::Gone(_))
+            | Event::Frozen { .. }
             | Event::FamilyBroken { .. }
             | Event::NetworkUnwatched { .. }
             | Event::ClockJumped { .. } => LogLevel::Warn,
@@ -324,6 +357,14 @@ impl Event {
             Event::ClockJumped { .. } => "clock_jumped",
             Event::NetworkChanged { .. } => "network_changed",
             Event::NetworkUnwatched { .. } => "network_unwatched",
+            Event::Guard(GuardChange::Held(..)) => "guard_held",
+            Event::Guard(GuardChange::Good(_)) => "guard_good",
+            Event::Guard(GuardChange::Gone(_)) => "guard_gone",
+            Event::Guard(GuardChange::Released(_)) => "guard_released",
+            Event::ServerSuspect { .. } => "server_suspect",
+            Event::ServerSuspectNoMore { .. } => "server_suspect_no_more",
+            Event::Frozen { .. } => "frozen",
+            Event::Thawed { .. } => "thawed",
             Event::Flushed { .. } => "flushed",
             Event::Draining { .. } => "draining",
             Event::Ended { .. } => "ended",
@@ -348,11 +389,19 @@ impl Event {
             | Event::ServerSpoke { group, server }
             | Event::ServerLoops { group, server }
             | Event::ServerLoopsNoMore { group, server }
+            | Event::ServerSuspect { group, server }
+            | Event::ServerSuspectNoMore { group, server }
             | Event::ServerDown { group, server, .. }
             | Event::ServerUp { group, server, .. } => format!("{group} {server}"),
             Event::SystemRemark { remark } | Event::ConfigRemark { remark } | Event::HostsRemark { remark } => {
                 remark.clone()
             }
+            Event::Guard(
+                GuardChange::Held(name, _)
+                | GuardChange::Good(name)
+                | GuardChange::Gone(name)
+                | GuardChange::Released(name),
+            ) => name.to_string(),
             Event::LocalLimit { bound, group } => format!("{bound} {}", group.as_deref().unwrap_or("")),
             _ => String::new(),
         }
@@ -452,6 +501,37 @@ impl fmt::Display for Event {
                     Span(*look_every)
                 )
             }
+            Event::Guard(GuardChange::Held(name, hold)) => write!(
+                f,
+                "{name} has suddenly no good answer any more: its last known good one is held for {}; `evenkeel release \
+                 {name}` ends that",
+                Span(*hold)
+            ),
+            Event::Guard(GuardChange::Good(name)) => {
+                write!(f, "{name} has good answers again: it is not held any more")
+            }
+            Event::Guard(GuardChange::Gone(name)) => {
+                write!(f, "{name} was held and still has no good answer: what upstreams say is taken")
+            }
+            Event::Guard(GuardChange::Released(name)) => {
+                write!(f, "{name} is released: what upstreams say of it is taken")
+            }
+            Event::ServerSuspect { group, server } => write!(
+                f,
+                "{group}: {server} says of many names that they are gone, and others still have them: another server is \
+                 asked too"
+            ),
+            Event::ServerSuspectNoMore { group, server } => {
+                write!(f, "{group}: {server} is not suspected any more")
+            }
+            Event::Frozen { left, from_before } => write!(
+                f,
+                "frozen for {}{}: no tier moves up and nothing good is given up; `evenkeel thaw` ends that",
+                Span(*left),
+                if *from_before { " more, as it was before the restart" } else { "" }
+            ),
+            Event::Thawed { by_command: true } => f.write_str("thawed"),
+            Event::Thawed { by_command: false } => f.write_str("the freeze has ended by itself"),
             Event::Flushed { entries } => write!(f, "{entries} entries flushed"),
             Event::Draining { grace } => write!(f, "ending; answers go on for {}", Span(*grace)),
             Event::Ended { uptime } => write!(f, "ended after {}", Span(*uptime)),

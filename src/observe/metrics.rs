@@ -254,6 +254,9 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("evenkeel_upstream_state", Kind::Gauge, "1 for the state that a server is in"),
     ("evenkeel_tier_in_use", Kind::Gauge, "The tier in use, from 1; 0 is none"),
     ("evenkeel_tier_shifts_total", Kind::Counter, "Shifts to another tier, by why"),
+    ("evenkeel_guard_names", Kind::Gauge, "Names whose last known good answers are held"),
+    ("evenkeel_guard_held_total", Kind::Counter, "Holds of last known good answers that began"),
+    ("evenkeel_frozen", Kind::Gauge, "Is a freeze in force?"),
     ("evenkeel_budget_denied_total", Kind::Counter, "Second questions that the budget denied"),
     ("evenkeel_bulkhead_rejected_total", Kind::Counter, "Questions that a bound refused"),
     ("evenkeel_config_last_reload_successful", Kind::Gauge, "1 where the last reload was taken"),
@@ -357,6 +360,9 @@ impl Page {
         self.gauge("evenkeel_cache_max_bytes", &[], s.cache.max_bytes as f64);
         self.gauge("evenkeel_cache_entries", &[], s.cache.entries as f64);
         self.counter("evenkeel_cache_evictions_total", &[], s.cache.evictions);
+        self.gauge("evenkeel_guard_names", &[], s.guard.names_held as f64);
+        self.counter("evenkeel_guard_held_total", &[], s.guard.held_total);
+        self.gauge("evenkeel_frozen", &[], f64::from(s.frozen.is_some()));
         self.gauge("evenkeel_config_last_reload_successful", &[], s.config.last_reload_ok.into());
         let taken = s.config.last_reload_unix as f64;
         self.gauge("evenkeel_config_last_reload_success_timestamp_seconds", &[], taken);
@@ -450,7 +456,7 @@ mod tests {
         cache_entries cache_evictions_total in_flight in_flight_max upstream_questions_total upstream_failures_total \
         upstream_seconds upstream_state tier_in_use tier_shifts_total budget_denied_total bulkhead_rejected_total \
         config_last_reload_successful config_last_reload_success_timestamp_seconds config_fallback \
-        udp_receive_drops_total tcp_connections log_dropped_total build_info";
+        guard_names guard_held_total frozen udp_receive_drops_total tcp_connections log_dropped_total build_info";
 
     #[test]
     fn the_page_has_each_metric_of_the_interface_and_no_other() {

@@ -34,6 +34,10 @@ pub struct Snapshot {
     pub groups: Vec<GroupStatus>,
     /// The cache.
     pub cache: CacheStatus,
+    /// Names that are held.
+    pub guard: GuardStatus,
+    /// The freeze, where one is in force.
+    pub frozen: Option<FreezeStatus>,
     /// The configuration in use.
     pub config: ConfigStatus,
     /// Open TCP connections of clients.
@@ -153,6 +157,39 @@ pub struct CacheStatus {
     pub evictions: u64,
 }
 
+/// Names whose last known good answers are held.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct GuardStatus {
+    /// How many names.
+    pub names_held: u64,
+    /// Holds that began since the start.
+    pub held_total: u64,
+    /// The holds, the oldest first, at most a hundred.
+    pub held: Vec<HoldStatus>,
+}
+
+/// One hold.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct HoldStatus {
+    /// The name.
+    pub name: String,
+    /// The type, by number.
+    pub qtype: u16,
+    /// When it began, in seconds since 1970.
+    pub since_unix: i64,
+    /// Seconds to its end.
+    pub left_seconds: u64,
+}
+
+/// A freeze.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct FreezeStatus {
+    /// When it began, in seconds since 1970.
+    pub since_unix: i64,
+    /// Seconds to its end.
+    pub left_seconds: u64,
+}
+
 /// The configuration in use.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ConfigStatus {
@@ -181,6 +218,18 @@ pub fn page(s: &Snapshot) -> String {
     let _ = write!(body, "<h1>evenkeel {}</h1><p>{state}, up for {uptime}</p>", Html(&s.version));
     for warning in &s.warnings {
         let _ = write!(body, "<p class=w>{}</p>", Html(warning));
+    }
+    if let Some(frozen) = s.frozen {
+        let left = Span(std::time::Duration::from_secs(frozen.left_seconds));
+        let _ = write!(body, "<p class=w>frozen for {left} more: nothing good is given up</p>");
+    }
+    if s.guard.names_held > 0 {
+        let _ = write!(body, "<p class=w>{} names are held at their last known good answers:", s.guard.names_held);
+        for hold in &s.guard.held {
+            let left = Span(std::time::Duration::from_secs(hold.left_seconds));
+            let _ = write!(body, "<br>{}, for {left} more", Html(&hold.name));
+        }
+        body += "</p>";
     }
     body += "<h2>Listening</h2><ul>";
     for l in &s.listen {
@@ -315,6 +364,8 @@ pub(crate) mod tests {
                 tier_shifts: BTreeMap::from([("down", 3)]),
             }],
             cache: CacheStatus { bytes: 10, max_bytes: 100, entries: 1, evictions: 2 },
+            guard: GuardStatus { names_held: 1, held_total: 2, held: vec![HoldStatus::default()] },
+            frozen: Some(FreezeStatus::default()),
             config: ConfigStatus { last_reload_ok: true, ..ConfigStatus::default() },
             tcp_connections: 4,
             udp_receive_drops: 5,

@@ -52,6 +52,8 @@ pub struct Request<W> {
     pub client: ClientHash,
     /// What can be served stale.
     pub stale: Option<Arc<Entry>>,
+    /// The last good answer, where a guard protects it.
+    pub guarded: Option<Arc<Entry>>,
     /// Who waits; none where the client was answered stale already.
     pub waiter: Option<Waiter<W>>,
 }
@@ -131,7 +133,7 @@ impl<W> Desk<W> {
             }
             return Opened::Joined(id);
         }
-        let Request { key, question, client, stale, waiter } = request;
+        let Request { key, question, client, stale, guarded, waiter } = request;
         // A question of ours has gone round: an upstream leads back here.
         if self.group.on_came_in(question.view().name, now) {
             return Opened::Refused(waiter, None, code::OTHER);
@@ -159,6 +161,7 @@ impl<W> Desk<W> {
             client,
             group: self.stamp,
             stale,
+            guarded,
             refresh: waiter.is_none(),
         };
         let mut pursuit = Pursuit::new(brief, &self.group, now);

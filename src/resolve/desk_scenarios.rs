@@ -498,6 +498,7 @@ impl World {
             question: Arc::new(question.to_owned()),
             client: ClientHash(client),
             stale: None,
+            guarded: None,
             waiter,
         };
         match self.desk.open(request, self.now) {
@@ -557,7 +558,7 @@ impl World {
                 Step::Remember(_) => self.remembered += 1,
                 Step::Wait(at) => self.come(self.now.until(at), Coming::Wake(id)),
                 Step::Tell(other) => self.step(other),
-                Step::Keep(_) | Step::Done => {}
+                Step::Keep(_) | Step::Hold | Step::Done => {}
             }
         }
         self.changes.extend(self.desk.group_mut().take_changes());

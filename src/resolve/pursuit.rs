@@ -11,6 +11,11 @@
 //!   is asked then. A negative answer of a lower tier never
 //!   stands in place of records that a better tier gave within `max_age`: then the question counts as failed, and the
 //!   records are served.
+//! - What would take the place of a guarded name's last good answer ([`Brief::guarded`]) is doubted: servers of the other
+//!   tiers are asked, one by one, and a good answer of theirs is taken. Where all say the same the last good answer
+//!   goes out and is held ([`Step::Hold`]). So is what a server says that turned against many names at once
+//!   ([`crate::upstream::turned`]), though there it is taken where others agree.
+//! - In a freeze nothing negative stands in place of a good answer that can still be served.
 //! - A waiter gets the stale answer when its patience is over, when the group goes dark, or when the pursuit fails;
 //!   SERVFAIL only where nothing can be served. Each waiter has its own deadline.
 //! - While the group is down one server is asked, once. So it is where the question's zone fails
@@ -90,6 +95,8 @@ pub enum Step<W> {
     Reply(Vec<W>, Answer),
     /// Store this answer.
     Keep(Arc<Entry>),
+    /// A guard holds the last good answer from here on.
+    Hold,
     /// Remember that it failed.
     Remember(Failed),
     /// Another pursuit of the desk has steps to take.
@@ -119,6 +126,8 @@ struct Held {
     from: Option<ServerId>,
     storable: bool,
     until: Moment,
+    /// Is another server to be asked, whatever its tier?
+    doubted: bool,
 }
 
 /// What is fixed for a pursuit.
@@ -132,6 +141,8 @@ pub struct Brief {
     pub group: GroupStamp,
     /// What can be served stale.
     pub stale: Option<Arc<Entry>>,
+    /// The last good answer, where a guard protects it.
+    pub guarded: Option<Arc<Entry>>,
     /// Was the client answered already, so that nobody waits?
     pub refresh: bool,
 }
@@ -165,6 +176,8 @@ pub struct Pursuit<W> {
     told_unanswered: bool,
     /// Another question takes its place.
     gives_way: bool,
+    /// The server that turned against the name, and whether another one has said what it thinks of that.
+    turned: Option<(ServerId, bool)>,
     /// Did it wait for a server's packets a second?
     short_of_room: bool,
     steps: VecDeque<Step<W>>,
@@ -192,6 +205,7 @@ impl<W> Pursuit<W> {
             denied_until: Moment::ZERO,
             told_unanswered: false,
             gives_way: false,
+            turned: None,
             short_of_room: false,
             steps: VecDeque::new(),
         }
@@ -226,11 +240,13 @@ impl<W> Pursuit<W> {
         let Some(data) = entry.data().filter(|_| self.is_open()) else { return };
         let tier = usize::from(data.tier);
         let other_view = data.kind.is_negative() && group.has_better_view(tier);
-        if !other_view {
+        if self.stands_above(data, group, now).is_some() {
+            // Its own servers will say the same, or better.
+        } else if !other_view {
             self.settle(entry.clone(), None, false, group, now);
         } else if self.held.is_none() {
-            let until = self.worth_waiting_until(tier, group, now);
-            self.held = Some(Held { entry: entry.clone(), from: None, storable: false, until });
+            let until = self.worth_waiting_until(tier, false, group, now);
+            self.held = Some(Held { entry: entry.clone(), from: None, storable: false, until, doubted: false });
         }
     }
 
@@ -390,6 +406,11 @@ impl<W> Pursuit<W> {
             packed.lower_ttls(OTHER_VIEW_NEGATIVE_TTL);
         }
         let data = Data::new(packed, tier as u8, self.brief.group, now);
+        let good = self.stands_above(&data, group, now);
+        if good.is_some() && !self.is_open() {
+            return;
+        }
+        let doubted = self.is_open() && self.is_doubted(id, &data, group, now);
         let entry = Arc::new(Entry::with_data(&self.brief.question.view(), data));
         match self.settled {
             // A better tier's late answer takes the place of a lower tier's negative one.
@@ -406,18 +427,30 @@ impl<W> Pursuit<W> {
                     self.steps.push_back(Step::Keep(entry));
                 }
             }
-            None if other_view => {
-                self.ask_better(tier, group, now);
-                let until = self.worth_waiting_until(tier, group, now);
+            None if other_view || doubted => {
+                if other_view {
+                    self.ask_better(tier, group, now);
+                }
+                if doubted {
+                    self.ask_another(tier, group, now);
+                }
+                let until = self.worth_waiting_until(tier, doubted, group, now);
+                // What the better tier said stands for all.
+                let first = self.held.take().filter(|h| h.entry.data().is_some_and(|d| usize::from(d.tier) <= tier));
+                let mut held = first.unwrap_or(Held { entry, from, storable, until, doubted });
+                if doubted {
+                    (held.until, held.doubted) = (until, true);
+                }
                 if now < until {
-                    if self.held.is_none() {
-                        self.held = Some(Held { entry, from, storable, until });
-                    }
+                    self.held = Some(held);
                 } else {
-                    self.settle_negative(entry, from, storable, group, now);
+                    self.settle_negative(held.entry, held.from, held.storable, group, now);
                 }
             }
-            None => self.settle(entry, from, storable, group, now),
+            None => match good {
+                Some(good) => self.keep_last_good(good, group, now),
+                None => self.settle(entry, from, storable, group, now),
+            },
         }
         if other_view && self.settled.is_some() {
             self.ask_the_slow(tier, group, now);
@@ -436,10 +469,10 @@ impl<W> Pursuit<W> {
         }
     }
 
-    /// Until when an attempt on a better tier than `tier` is worth waiting for: its try time-out, where it is out and
-    /// its server is not down.
-    fn worth_waiting_until(&self, tier: usize, group: &Group, now: Moment) -> Moment {
-        let better = self.attempts.iter().filter(|a| a.is_out() && !a.is_copy() && a.tier < tier);
+    /// Until when an attempt on a better tier than `tier`, or on any, is worth waiting for: its try time-out, where it is
+    /// out and its server is not down.
+    fn worth_waiting_until(&self, tier: usize, any: bool, group: &Group, now: Moment) -> Moment {
+        let better = self.attempts.iter().filter(|a| a.is_out() && !a.is_copy() && (any || a.tier < tier));
         better.filter(|a| group.server(a.server).is_fit()).map(|a| a.try_until).max().unwrap_or(now)
     }
 
@@ -455,6 +488,73 @@ impl<W> Pursuit<W> {
         }
     }
 
+    /// What may not be taken for this answer, without more: a guarded name's last good answer, or in a freeze whatever
+    /// good one can be served.
+    fn stands_above(&self, data: &Data, group: &Group, now: Moment) -> Option<Arc<Entry>> {
+        if data.good {
+            return None;
+        }
+        self.brief.guarded.clone().or_else(|| self.known_good(group, now).filter(|_| group.is_frozen(now)))
+    }
+
+    /// A good answer of this group that can be served stale.
+    fn known_good(&self, group: &Group, now: Moment) -> Option<Arc<Entry>> {
+        let ours = |e: &Entry| e.data().is_some_and(|d| d.good && d.group == self.brief.group);
+        self.servable(group, now).filter(|e| ours(e))
+    }
+
+    /// Is another server to be asked before this answer is taken? Tells the group of the names that a server turns
+    /// against, and of what others say of them.
+    fn is_doubted(&mut self, id: AttemptId, data: &Data, group: &mut Group, now: Moment) -> bool {
+        let server = self.attempts[id.0].server;
+        if let Some((turned, _)) = self.turned.filter(|(turned, told)| *turned != server && !told) {
+            self.turned = Some((turned, true));
+            group.on_second_opinion(turned, data.good, now);
+        }
+        if data.good {
+            return false;
+        }
+        let guarded = self.brief.guarded.is_some();
+        if self.turned.is_none() && self.known_good(group, now).is_some() {
+            group.on_turned(server, self.brief.question.view().name, now);
+            if group.wants_second_opinion(server, now) {
+                self.turned = Some((server, false));
+                return true;
+            }
+        }
+        guarded
+    }
+
+    /// Another server is asked before the last good answer of a name is given up, of another tier where there is one.
+    /// Says whether it was.
+    fn ask_another(&mut self, tier: usize, group: &mut Group, now: Moment) -> bool {
+        let waits = self.worth_waiting_until(tier, true, group, now) > now;
+        let another = || group.another(&self.asked, tier, now);
+        // For a name that is not guarded one other server is enough.
+        let enough = self.brief.guarded.is_none() && self.attempts.iter().filter(|a| !a.is_copy()).count() > 1;
+        if !waits
+            && !enough
+            && let Some(server) = another()
+            && group.allows_second(self.brief.client, true, now)
+        {
+            self.send(server, AskKind::Retry, group, now);
+            return true;
+        }
+        false
+    }
+
+    /// The last good answer goes out: where a guard protects it that is a hold, in a freeze it is as if nobody had
+    /// answered.
+    fn keep_last_good(&mut self, good: Arc<Entry>, group: &mut Group, now: Moment) {
+        if self.brief.guarded.is_none() {
+            return self.fail(Some(code::STALE), [].into(), true, group, now);
+        }
+        self.failed = true;
+        self.held = None;
+        self.steps.push_back(Step::Hold);
+        self.reply_to_all(Answer::Stale(good));
+    }
+
     fn settle_negative(
         &mut self,
         entry: Arc<Entry>,
@@ -463,8 +563,11 @@ impl<W> Pursuit<W> {
         group: &mut Group,
         now: Moment,
     ) {
+        if let Some(good) = entry.data().and_then(|d| self.stands_above(d, group, now)) {
+            return self.keep_last_good(good, group, now);
+        }
         let tier = entry.data().map_or(0, |d| usize::from(d.tier));
-        let max_age = group.settings().stale.max_age;
+        let max_age = group.max_age(now);
         let ours = |e: &&Arc<Entry>| e.data().is_some_and(|d| d.group == self.brief.group);
         if self.brief.stale.as_ref().filter(ours).is_some_and(|e| guard::outweighs(e, tier as u8, max_age, now)) {
             self.fail(Some(code::STALE), [].into(), true, group, now);
@@ -521,7 +624,7 @@ impl<W> Pursuit<W> {
     }
 
     fn servable(&self, group: &Group, now: Moment) -> Option<Arc<Entry>> {
-        let max_age = group.settings().stale.max_age;
+        let max_age = group.max_age(now);
         self.brief
             .stale
             .clone()
@@ -605,11 +708,19 @@ impl<W> Pursuit<W> {
     }
 
     fn end_hold(&mut self, group: &mut Group, now: Moment) {
-        let Some(Held { entry, from, storable, until }) = self.held.clone() else { return };
+        let Some(Held { entry, from, storable, until, doubted }) = self.held.clone() else { return };
         let tier = entry.data().map_or(0, |d| usize::from(d.tier));
+        let in_time = now < self.ends && self.waiters.iter().all(|w| now < w.deadline);
+        if doubted && in_time && self.ask_another(tier, group, now) {
+            let until = self.worth_waiting_until(tier, true, group, now);
+            if let Some(held) = &mut self.held {
+                held.until = until;
+            }
+            return;
+        }
         // What is held is better than SERVFAIL: at a deadline it goes out.
         let due = now >= until || now >= self.ends || self.waiters.iter().any(|w| now >= w.deadline);
-        if due || self.worth_waiting_until(tier, group, now) <= now {
+        if due || self.worth_waiting_until(tier, doubted, group, now) <= now {
             self.held = None;
             self.settle_negative(entry, from, storable, group, now);
         }

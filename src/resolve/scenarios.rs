@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::pursuit::{Answer, Ask, AttemptId, Brief, Pursuit, Step, Waiter};
 use super::vet::{Fault, Verdict};
 use crate::cache::entry::{Data, Entry, GroupStamp, Kind, Packed};
+use crate::cache::freshness::Freeze;
 use crate::cache::key::Question;
 use crate::clock::Moment;
 use crate::upstream::group::{AskKind, Belief, Change};
@@ -21,6 +22,7 @@ const MS: fn(u64) -> Duration = Duration::from_millis;
 #[derive(Clone)]
 enum Does {
     Answers { after_ms: u64, kind: Kind },
+    LeadsNowhere { after_ms: u64 },
     Silent,
     Fails { after_ms: u64, fault: Fault },
     Broken { after_ms: u64 },
@@ -356,6 +358,126 @@ fn hedges_and_retries_stay_within_their_budget() {
     assert!(asks as f64 <= 20.0 + 50.0 * span + 1.0, "{asks} in {span} s");
 }
 
+//------------ Last known good ---------------------------------------------------------------------------------------
+
+const KNOWN: Option<(Kind, u8)> = Some((Kind::Positive, 0));
+
+fn guarded(servers: &[Does]) -> World {
+    let mut w = World::new(servers);
+    w.warm_up();
+    w.guarded = true;
+    w
+}
+
+#[test]
+fn a_guarded_name_that_vanishes_is_asked_of_every_tier_and_held_where_all_say_the_same() {
+    let seen = guarded(&[denies(5), denies(5), denies(5)]).ask("a.example", KNOWN);
+    assert_eq!(seen.what, "stale after 15 ms");
+    assert_eq!(seen.asks, ["first 0 at 0", "retry 1 at 5", "retry 2 at 10"]);
+    assert_eq!((seen.holds, seen.kept, seen.remembered), (1, 0, 0));
+}
+
+#[test]
+fn where_one_tier_still_has_addresses_they_are_used() {
+    let seen = guarded(&[denies(5), denies(5), answers(7)]).ask("a.example", KNOWN);
+    assert_eq!(seen.what, "fresh tier 2 after 17 ms");
+    assert_eq!((seen.holds, seen.kept), (0, 1));
+}
+
+#[test]
+fn an_answer_that_leads_nowhere_is_doubted_as_a_denial_is() {
+    let nowhere = Does::LeadsNowhere { after_ms: 5 };
+    let seen = guarded(&[nowhere.clone(), answers(5)]).ask("a.example", KNOWN);
+    assert_eq!(seen.what, "fresh tier 1 after 10 ms");
+    let seen = guarded(&[nowhere.clone(), nowhere.clone()]).ask("a.example", KNOWN);
+    assert_eq!((seen.what.as_str(), seen.holds, seen.kept), ("stale after 10 ms", 1, 0));
+    let mut w = guarded(&[nowhere]);
+    w.guarded = false;
+    assert_eq!(w.ask("a.example", KNOWN).what, "fresh tier 0 after 5 ms", "a name that is not guarded");
+}
+
+#[test]
+fn tiers_that_do_not_answer_do_not_end_what_is_known_and_nobody_waits_longer_than_patience() {
+    let seen = guarded(&[denies(5), Does::Silent, Does::Silent]).ask("a.example", KNOWN);
+    assert_eq!(seen.what, "stale after 150 ms");
+    assert_eq!((seen.holds, seen.kept), (1, 0));
+    let fails = Does::Fails { after_ms: 1, fault: Fault::ServFail };
+    let seen = guarded(&[denies(5), fails.clone(), answers(5)]).ask("a.example", KNOWN);
+    assert_eq!(seen.what, "fresh tier 2 after 11 ms", "one that fails is no second opinion");
+    let seen = guarded(&[denies(5), fails.clone(), fails]).ask("a.example", KNOWN);
+    assert_eq!((seen.what.as_str(), seen.holds), ("stale after 7 ms", 1));
+    let seen = guarded(&[denies(5)]).ask("a.example", KNOWN);
+    assert_eq!((seen.what.as_str(), seen.holds), ("stale after 5 ms", 1), "there is nobody else");
+}
+
+#[test]
+fn a_late_good_answer_of_another_tier_is_kept_though_the_hold_has_begun() {
+    let seen = guarded(&[denies(5), answers(900)]).ask("a.example", KNOWN);
+    assert_eq!((seen.what.as_str(), seen.holds, seen.kept), ("stale after 150 ms", 1, 1));
+}
+
+#[test]
+fn a_name_that_is_not_guarded_is_gone_at_once() {
+    let mut w = guarded(&[denies(5), answers(5), answers(5)]);
+    w.guarded = false;
+    let seen = w.ask("a.example", KNOWN);
+    assert_eq!((seen.what.as_str(), seen.kept, seen.asks.len()), ("fresh tier 0 after 5 ms", 1, 1));
+}
+
+#[test]
+fn in_a_freeze_nothing_negative_stands_in_place_of_what_is_good() {
+    for (known, want, kept) in [
+        (KNOWN, "stale after 5 ms", 0),
+        (Some((Kind::NxDomain, 0)), "fresh tier 0 after 5 ms", 1),
+        (None, "fresh tier 0 after 5 ms", 1),
+    ] {
+        let mut w = World::new(&[denies(5), answers(5)]);
+        w.warm_up();
+        w.group.set_freeze(Some(Freeze { since: w.now, until: w.now + Duration::from_secs(60) }));
+        let seen = w.ask("a.example", known);
+        assert_eq!((seen.what.as_str(), seen.kept, seen.holds), (want, kept, 0), "{known:?}");
+        w.pass(Duration::from_secs(60));
+        assert_eq!(w.ask("b.example", known).what, "fresh tier 0 after 5 ms", "{known:?} once it is over");
+    }
+}
+
+#[test]
+fn a_server_that_turns_against_many_names_is_checked_and_others_records_are_taken() {
+    for (other, want, suspect) in [(answers(5), "fresh tier 1 after 10 ms", true), (denies(5), "fresh tier 0", false)]
+    {
+        let mut w = World::new(&[denies(5), other]);
+        w.warm_up();
+        let ask = |w: &mut World, n: usize| w.ask(&format!("n{n}.z{}.test", n % 5), KNOWN);
+        for n in 0..19 {
+            assert_eq!(ask(&mut w, n).asks.len(), 1, "{n}");
+            w.pass(MS(50));
+        }
+        for n in 19..60 {
+            let seen = ask(&mut w, n);
+            assert!(n > 30 && !suspect || seen.what.starts_with(want), "{n}: {}", seen.what);
+            assert!(n > 38 || seen.asks.len() == 2, "{n}: {:?}", seen.asks);
+            w.pass(MS(50));
+        }
+        assert_eq!(w.changes.contains(&Change::Suspect(ServerId(0))), suspect);
+        assert_eq!(w.group.is_suspected(ServerId(0)), suspect);
+        assert_eq!(w.group.server(ServerId(0)).state().0, "fit", "it is asked as ever");
+        let seen = ask(&mut w, 100);
+        assert_eq!(seen.asks.len(), if suspect { 2 } else { 1 }, "{:?}", seen.asks);
+        let unknown = w.ask("new.z1.test", None);
+        assert_eq!(unknown.what, "fresh tier 0 after 5 ms", "what was never known is taken as it is said");
+    }
+}
+
+#[test]
+fn a_few_names_or_one_zone_are_nobodys_fault() {
+    let mut w = World::new(&[denies(5), answers(5)]);
+    w.warm_up();
+    for n in 0..100 {
+        assert_eq!(w.ask(&format!("n{n}.z{}.test", n % 2), KNOWN).asks.len(), 1);
+        w.pass(MS(20));
+    }
+}
+
 //------------ The world ---------------------------------------------------------------------------------------------
 
 struct Seen {
@@ -365,6 +487,7 @@ struct Seen {
     second: usize,
     kept: usize,
     kept_ttls: Vec<u32>,
+    holds: usize,
     remembered: usize,
 }
 
@@ -373,6 +496,8 @@ struct World {
     servers: Vec<Does>,
     group: Group,
     changes: Vec<Change>,
+    /// Is what is known stale the last good answer of a guarded name?
+    guarded: bool,
     now: Moment,
     seed: u64,
 }
@@ -381,7 +506,8 @@ impl World {
     fn new(servers: &[Does]) -> Self {
         let settings = settings(servers.len());
         let group = Group::new(settings.clone(), Moment::ZERO);
-        Self { settings, servers: servers.to_vec(), group, changes: vec![], now: Moment::ZERO, seed: 7 }
+        let (servers, now) = (servers.to_vec(), Moment::ZERO);
+        Self { settings, servers, group, changes: vec![], guarded: false, now, seed: 7 }
     }
 
     fn reset(&mut self) {
@@ -416,8 +542,9 @@ impl World {
             Arc::new(Entry::with_data(&question, data))
         });
         let stale_at = if stale.is_some() { begun + self.group.patience() } else { Moment::NEVER };
-        let brief =
-            Brief { question: question.to_owned(), client: ClientHash(1), group: STAMP, stale, refresh: false };
+        let guarded = stale.clone().filter(|_| self.guarded);
+        let (question, client) = (question.to_owned(), ClientHash(1));
+        let brief = Brief { question, client, group: STAMP, stale, guarded, refresh: false };
         let mut pursuit = Pursuit::new(brief, &self.group, begun);
         pursuit.join(Waiter { way: (), deadline: begun + deadline, stale_at });
 
@@ -428,6 +555,7 @@ impl World {
             second: 0,
             kept: 0,
             kept_ttls: vec![],
+            holds: 0,
             remembered: 0,
         };
         let mut coming: BTreeMap<(Moment, usize), (AttemptId, Verdict)> = BTreeMap::new();
@@ -461,6 +589,7 @@ impl World {
                     seen.kept += 1;
                     seen.kept_ttls.push(entry.data().unwrap().ttl);
                 }
+                Step::Hold => seen.holds += 1,
                 Step::Remember(_) => seen.remembered += 1,
                 Step::Tell(_) => unreachable!("there is one pursuit"),
                 Step::Done => break,
@@ -488,6 +617,10 @@ impl World {
             Some(match does {
                 Does::Answers { after_ms, kind } => {
                     (MS(*after_ms), Verdict::Answer { packed: packed(*kind), storable: true })
+                }
+                Does::LeadsNowhere { after_ms } => {
+                    let packed = Packed { good: false, ..packed(Kind::Positive) };
+                    (MS(*after_ms), Verdict::Answer { packed, storable: true })
                 }
                 Does::Silent => return None,
                 Does::Fails { after_ms, fault } => (MS(*after_ms), Verdict::Fault(*fault)),

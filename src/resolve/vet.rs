@@ -15,6 +15,7 @@
 //! | FORMERR, NOTIMP to a question with OPT | [`Verdict::NoEdns`] |
 //! | any other RCODE | [`Fault::Refused`] or [`Fault::ServFail`] |
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::cache::entry::{Kind, Packed};
@@ -227,9 +228,37 @@ fn pack(reply: &Reply<'_>, kind: Kind, question: &Question<'_>, terms: Terms, no
         wire,
         ttl_at,
         kind,
+        good: !kind.is_negative() && reply.answers().iter().any(|r| is_of_use(r.rtype, reply.data(r), question)),
         ttl,
     };
     Verdict::Answer { packed, storable: ttl > 0 && (!kind.is_negative() || soa.is_some()) }
+}
+
+/// Is it a record of the type that was asked for, and of an address one that can be routed?
+fn is_of_use(rtype: u16, data: &[u8], question: &Question<'_>) -> bool {
+    rtype == question.qtype
+        && match (rtype, data) {
+            (rtype::A, data) => <[u8; 4]>::try_from(data).is_ok_and(|a| is_routable_v4(a.into())),
+            (rtype::AAAA, data) => <[u8; 16]>::try_from(data).is_ok_and(|a| is_routable_v6(a.into())),
+            _ => true,
+        }
+}
+
+/// What answers in the place of a name that is blocked or gone is none: this host, this link, many hosts, reserved
+/// (RFC 6890). Private addresses are routable: many names have them.
+fn is_routable_v4(a: Ipv4Addr) -> bool {
+    !(a.octets()[0] == 0 || a.is_loopback() || a.is_link_local() || a.octets()[0] >= 224)
+}
+
+/// As [`is_routable_v4`], and the discard prefix (RFC 6666).
+fn is_routable_v6(a: Ipv6Addr) -> bool {
+    match a.to_ipv4_mapped() {
+        Some(v4) => is_routable_v4(v4),
+        None => {
+            let discard = a.segments()[..4] == [0x100, 0, 0, 0];
+            !(a.is_unspecified() || a.is_loopback() || a.is_unicast_link_local() || a.is_multicast() || discard)
+        }
+    }
 }
 
 /// The longest run of A or AAAA records of one owner in the answer section.
@@ -400,6 +429,42 @@ mod tests {
                 panic!("no answer")
             };
             assert_eq!(packed.signed_until, want);
+        }
+    }
+
+    #[test]
+    fn good_is_what_has_records_of_the_type_and_an_address_that_can_be_routed() {
+        let a = |address: [u8; 4]| record(1, 60, &address);
+        let cname = record(5, 60, b"\x01x\x00");
+        for (what, answers, want) in [
+            ("an address", vec![a([192, 0, 2, 1])], true),
+            ("a private one", vec![a([10, 0, 0, 1])], true),
+            ("none but of this host", vec![a([127, 0, 0, 1]), a([0, 0, 0, 0])], false),
+            ("of this link", vec![a([169, 254, 1, 1])], false),
+            ("of many", vec![a([224, 0, 0, 1])], false),
+            ("one of two", vec![a([0, 0, 0, 0]), a([192, 0, 2, 1])], true),
+            ("an alias alone", vec![cname.clone()], false),
+            ("another type behind it", vec![cname, record_at(b"\x01x\x00", 28, 60, &[1; 16])], false),
+        ] {
+            let answers: Vec<&[u8]> = answers.iter().map(Vec::as_slice).collect();
+            let Verdict::Answer { packed, .. } = vet(&message(0, &answers, &[], &[]), &question(), terms(), NOW)
+            else {
+                panic!("{what}: no answer")
+            };
+            assert_eq!(packed.good, want, "{what}");
+        }
+        for (address, want) in [
+            ("2001:db8::1", true),
+            ("fd00::1", true),
+            ("::", false),
+            ("::1", false),
+            ("fe80::1", false),
+            ("ff02::1", false),
+            ("100::1", false),
+            ("::ffff:127.0.0.1", false),
+            ("::ffff:192.0.2.1", true),
+        ] {
+            assert_eq!(is_routable_v6(address.parse().unwrap()), want, "{address}");
         }
     }
 

@@ -7,7 +7,7 @@
 //! 2. May this client ask, now ([`admit`])?
 //! 3. Is it a question that is never forwarded: another class, a meta type, ANY?
 //! 4. Do we own the answer ([`local`])?
-//! 5. Is it in the cache: fresh ▸ reply; stale ▸ reply or wait; failed of late ▸ say so?
+//! 5. Is it in the cache: fresh ▸ reply; held by a guard ▸ reply; stale ▸ reply or wait; failed of late ▸ say so?
 //! 6. Does the client want recursion at all?
 //! 7. Otherwise the question is open ([`Opening`]) and goes to the driver, with the group that [`route`] names.
 //!
@@ -28,7 +28,7 @@ use crate::cache::freshness::{StaleSettings, Standing};
 use crate::cache::front::Front;
 use crate::cache::key::{Key, NameBuffer, OwnedQuestion, Question, fold};
 use crate::clock::Moment;
-use crate::limits::STALE_RECHECK;
+use crate::limits::{GUARD_ASK_EVERY, STALE_RECHECK};
 use crate::observe::metrics::{Source, Tally};
 use crate::resolve::patience::{self, Circumstances};
 use crate::upstream::group::Belief;
@@ -277,14 +277,27 @@ impl Door {
     ) -> Path {
         let Asking { query, question, key, manner, now, .. } = asking;
         let due_before = cache.due_before();
+        let settings = cache.in_force(group.stale, now);
+        let entry = entry.or_else(|| cache.look_held(key, &question, group.stamp, now));
+        if let Some((entry, data)) = entry.as_ref().and_then(|e| Some((e, e.held(now)?)))
+            && data.group == group.stamp
+        {
+            let standing = data.standing(settings.max_age, due_before, now);
+            let (n, past) = reply::stale(&query, (data, true), standing, &settings, manner, now, out);
+            tally.stale(past);
+            return match entry.claim_asking(spread(GUARD_ASK_EVERY, key), now) {
+                true => Path::DoneAndAgain(n, asking.open(group, settings, Some(entry.clone()), Moment::NEVER)),
+                false => Path::Done(n, Source::Stale),
+            };
+        }
         let healings = group.outlook.healings();
         let belief = group.outlook.belief();
         let failed = entry.clone().filter(|e| e.has_failed(group.stamp, healings, now));
-        let stale = servable(entry, group, due_before, now).or_else(|| {
+        let stale = servable(entry, (group, settings.max_age), due_before, now).or_else(|| {
             // What was validated may serve who asks without validation, once it is all there is.
             let validated = Question { cd: false, ..question };
             let other = question.cd.then(|| cache.look(cache.key(&validated), &validated)).flatten();
-            servable(other, group, due_before, now)
+            servable(other, (group, settings.max_age), due_before, now)
         });
         let Some((entry, past)) = stale else {
             return match failed.and_then(|e| e.failure(group.stamp, healings, now)) {
@@ -298,7 +311,7 @@ impl Door {
                     );
                     Path::Done(n, Source::Failed)
                 }
-                None => Path::Open(asking.open(group, None, Moment::NEVER)),
+                None => Path::Open(asking.open(group, settings, None, Moment::NEVER)),
             };
         };
         let ttl = entry.data().map_or(0, |d| d.ttl);
@@ -310,26 +323,27 @@ impl Door {
             ttl,
         });
         if wait > Duration::ZERO {
-            return Path::Open(asking.open(group, Some(entry), now + wait));
+            return Path::Open(asking.open(group, settings, Some(entry), now + wait));
         }
         let Some(data) = entry.data() else { return Path::Silence };
-        let standing = data.standing_in(group.stamp, group.stale.max_age, due_before, now);
-        let (n, past) = reply::stale(&query, data, standing, &group.stale, manner, now, out);
+        let standing = data.standing_in(group.stamp, settings.max_age, due_before, now);
+        let (n, past) = reply::stale(&query, (data, false), standing, &settings, manner, now, out);
         tally.stale(past);
         // Behind the stale answer the name is asked again: not while its failure is remembered, and one name at most
         // every 30 s while the group is not believed healthy.
-        let again = failed.is_none() && (belief == Belief::Healthy || entry.claim_asking(recheck_pause(key), now));
+        let again =
+            failed.is_none() && (belief == Belief::Healthy || entry.claim_asking(spread(STALE_RECHECK, key), now));
         if again {
-            Path::DoneAndAgain(n, asking.open(group, Some(entry), Moment::NEVER))
+            Path::DoneAndAgain(n, asking.open(group, settings, Some(entry), Moment::NEVER))
         } else {
             Path::Done(n, Source::Stale)
         }
     }
 }
 
-/// [`STALE_RECHECK`] and up to a tenth more, other for each name: what went stale together does not come back together.
-fn recheck_pause(key: Key) -> Duration {
-    STALE_RECHECK + Duration::from_millis((key.0 % (STALE_RECHECK.as_millis() / 10)) as u64)
+/// A pause and up to a tenth more, other for each name: what went stale together does not come back together.
+fn spread(pause: Duration, key: Key) -> Duration {
+    pause + Duration::from_millis((key.0 % (pause.as_millis() / 10)) as u64)
 }
 
 /// One question on its way, for the steps behind the fresh answer.
@@ -345,7 +359,13 @@ struct Asking<'q> {
 }
 
 impl Asking<'_> {
-    fn open(&self, group: &GroupPolicy, stale: Option<Arc<Entry>>, stale_at: Moment) -> Box<Opening> {
+    fn open(
+        &self,
+        group: &GroupPolicy,
+        settings: StaleSettings,
+        stale: Option<Arc<Entry>>,
+        stale_at: Moment,
+    ) -> Box<Opening> {
         Box::new(Opening {
             question: self.question.to_owned(),
             key: self.key,
@@ -354,7 +374,7 @@ impl Asking<'_> {
             bound: self.bound,
             client_hash: self.client_hash,
             group: group.stamp,
-            stale_settings: group.stale,
+            stale_settings: settings,
             stale,
             stale_at,
             turn: self.manner.turn,
@@ -367,7 +387,7 @@ impl Asking<'_> {
 /// answers the negative ones are void, and the positive ones count as expired.
 fn servable(
     entry: Option<Arc<Entry>>,
-    group: &GroupPolicy,
+    (group, max_age): (&GroupPolicy, Duration),
     due_before: Moment,
     now: Moment,
 ) -> Option<(Arc<Entry>, Duration)> {
@@ -376,8 +396,8 @@ fn servable(
     if data.group != group.stamp && data.kind.is_negative() {
         return None;
     }
-    let past = match data.standing_in(group.stamp, group.stale.max_age, due_before, now) {
-        Standing::Fresh { .. } if group.stale.max_age.is_zero() => return None,
+    let past = match data.standing_in(group.stamp, max_age, due_before, now) {
+        Standing::Fresh { .. } if max_age.is_zero() => return None,
         Standing::Fresh { .. } => Duration::ZERO,
         Standing::Stale { past } => past,
         Standing::Gone => return None,

@@ -43,10 +43,10 @@ pub fn fresh(query: &Query<'_>, data: &Data, manner: Manner, now: Moment, out: &
 /// Writes the answer although its TTL has run out, and says so. Returns its length and how far past its TTL it is.
 ///
 /// `standing` is how it stands towards the group of the name. An answer that is within its TTL after all goes out as
-/// fresh, past by zero.
+/// fresh, past by zero. What a guard holds says that too.
 pub fn stale(
     query: &Query<'_>,
-    data: &Data,
+    (data, held): (&Data, bool),
     standing: Standing,
     settings: &StaleSettings,
     manner: Manner,
@@ -56,9 +56,13 @@ pub fn stale(
     let past = match standing {
         Standing::Fresh { .. } => return (fresh(query, data, manner, now, out), Duration::ZERO),
         Standing::Stale { past } => past,
-        Standing::Gone => settings.max_age,
+        Standing::Gone => now.since(data.stored + Duration::from_secs(data.ttl.into())),
     };
-    let ede = if data.kind == Kind::NxDomain { STALE_NXDOMAIN } else { STALE };
+    let ede = match data.kind {
+        Kind::NxDomain => STALE_NXDOMAIN,
+        _ if held => HELD,
+        _ => STALE,
+    };
     let shape = Shape { limit: manner.limit, ad: true, ede: Some(ede), turn: manner.turn };
     (patch::answer(query, &data.stored(), Ageing::Stale { ttl: settings.reply_ttl }, shape, out), past)
 }
@@ -76,6 +80,7 @@ pub fn truncated(query: Query<'_>, out: &mut [u8]) -> usize {
 }
 
 const STALE: Ede = Ede { code: code::STALE, text: "stale" };
+const HELD: Ede = Ede { code: code::STALE, text: "last known good: upstreams say it is gone" };
 const STALE_NXDOMAIN: Ede = Ede { code: code::STALE_NXDOMAIN, text: "stale" };
 
 /// The extended error of a code, with the text that evenkeel gives it.

@@ -325,7 +325,8 @@ fn packed(kind: Kind) -> Packed {
     wire.extend(TTL.to_be_bytes());
     wire.extend((data.len() as u16).to_be_bytes());
     wire.extend(data);
-    Packed { wire, ttl_at, rotation: None, kept_edes: [].into(), kind, ttl: TTL, signed_until: Moment::NEVER }
+    let (rotation, kept_edes, signed_until) = (None, [].into(), Moment::NEVER);
+    Packed { wire, ttl_at, rotation, kept_edes, kind, good: !negative, ttl: TTL, signed_until }
 }
 
 fn group() -> Group {

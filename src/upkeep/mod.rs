@@ -1,6 +1,8 @@
 //! What goes on beside the way of a query: it keeps things as they should be, and no client waits for it.
 
+pub mod freeze;
 pub mod network;
 pub mod probe;
 pub mod source;
+pub mod state;
 pub mod system;

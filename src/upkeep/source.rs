@@ -14,16 +14,16 @@
 
 use std::env;
 use std::fmt;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::hash::Hasher;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
 use rustix::process::geteuid;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
+use super::state;
 use crate::clock::{self, WallTime};
 use crate::config::{Config, Mistake, Place, StateDirectory, Warning, parse, state_directory_of};
 
@@ -164,19 +164,7 @@ impl Loaded {
     pub fn keep(&self, directory: &Path) -> io::Result<bool> {
         let Some(path) = self.path.as_ref().filter(|_| !self.fallback) else { return Ok(false) };
         let whole = format!("{KEPT_HEAD}{path:?}\n{}", self.text);
-        let target = directory.join(KEPT_FILE);
-        let draft = directory.join(format!(".{KEPT_FILE}.{}", std::process::id()));
-        // Left by a process of the same id that ended while writing.
-        let _ = fs::remove_file(&draft);
-        let written =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).and_then(|mut file| {
-                file.write_all(whole.as_bytes())?;
-                file.sync_all()
-            });
-        if let Err(e) = written.and_then(|()| fs::rename(&draft, &target)) {
-            let _ = fs::remove_file(&draft);
-            return Err(e);
-        }
+        state::replace(directory, KEPT_FILE, whole.as_bytes())?;
         Ok(true)
     }
 }
@@ -229,14 +217,7 @@ fn read_bounded(file: File) -> io::Result<String> {
 
 /// The copy of `path` in `directory`, where it is one and nobody else can have written it.
 fn read_kept(directory: &Path, path: &Path) -> Option<String> {
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(directory.join(KEPT_FILE)).ok()?;
-    let own = geteuid().as_raw();
-    for meta in [file.metadata().ok()?, fs::metadata(directory).ok()?] {
-        if (meta.uid() != own && meta.uid() != 0) || meta.mode() & 0o022 != 0 {
-            return None;
-        }
-    }
+    let file = state::open(directory, KEPT_FILE).ok()?;
     let whole = read_bounded(file).ok()?;
     let (head, text) = whole.split_once('\n')?;
     (head.strip_prefix(KEPT_HEAD)? == format!("{path:?}")).then(|| text.to_owned())

@@ -27,6 +27,10 @@ pub enum Change {
     Loops(ServerId),
     /// It does so no more.
     LoopsNoMore(ServerId),
+    /// A server says of many names that they are gone, and others still have them.
+    Suspect(ServerId),
+    /// It has not done so for a while.
+    SuspectNoMore(ServerId),
     /// Nothing comes from any server of an address family: is it IPv6's?
     FamilyBroken(bool),
     /// Something came from it.

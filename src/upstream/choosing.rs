@@ -104,6 +104,19 @@ impl Group {
             .map(ServerId::nth)
     }
 
+    /// A fit server that was not asked, for a second opinion on what `tier` said: of another tier first.
+    pub fn another(&self, asked: &[u8], tier: usize, now: Moment) -> Option<ServerId> {
+        (0..self.servers.len())
+            .filter(|i| asked[*i] == 0 && self.servers[*i].is_fit() && self.servers[*i].takes_questions(now))
+            .min_by_key(|i| (self.servers[*i].tier == tier, self.servers[*i].tier))
+            .map(ServerId::nth)
+    }
+
+    /// Must what this server says of names that were good be asked of another one too?
+    pub fn wants_second_opinion(&self, server: ServerId, now: Moment) -> bool {
+        self.turned.wants_second_opinion(server, now)
+    }
+
     /// A server of a better tier than `tier` that was not asked and, though not fit, has spoken of late.
     pub fn speaking_better(&self, asked: &[u8], tier: usize, now: Moment) -> Option<ServerId> {
         (0..self.servers.len())

@@ -19,13 +19,14 @@ use super::clients::Clients;
 use super::latency::Latency;
 use super::server::Server;
 use super::tier::{Fitness, Pace, TIERS, Tiers};
+use super::turned::Turned;
 use super::zones::Zones;
 use super::{GroupSettings, ServerId, hedge};
 
 pub use super::change::Change;
 pub use super::outlook::Belief;
 pub use super::server::AskKind;
-use crate::cache::freshness::Patience;
+use crate::cache::freshness::{Freeze, Patience};
 use crate::clock::Moment;
 use crate::limits::PATIENCE_AUTO;
 use crate::wire::Name;
@@ -56,6 +57,8 @@ pub struct Group {
     pub(super) turn: usize,
     pub(super) shifts: [u64; 2],
     pub(super) budget_denied: u64,
+    pub(super) freeze: Option<Freeze>,
+    pub(super) turned: Turned,
     pub(super) changes: Vec<Change>,
 }
 
@@ -89,6 +92,8 @@ impl Group {
             turn: 0,
             shifts: [0; 2],
             budget_denied: 0,
+            freeze: None,
+            turned: Turned::default(),
             changes: Vec::new(),
         };
         group.tiers = Tiers::new(group.fitness());
@@ -98,6 +103,7 @@ impl Group {
     /// A group with new settings that keeps what `old` learned of the servers that stay. Says whether any stays.
     pub fn adopt(settings: GroupSettings, old: &mut Group, now: Moment) -> (Self, bool) {
         let mut new = Self::new(settings, now);
+        new.freeze = old.freeze;
         let mut any = false;
         for server in &mut new.servers {
             let same = |s: &Server| {
@@ -181,6 +187,26 @@ impl Group {
     /// long: while clients wait it is asked as ever; where none waits (`refresh`) there is no haste.
     pub fn is_spared(&self, refresh: bool) -> bool {
         if refresh { self.dark } else { self.belief() == Belief::Down }
+    }
+
+    /// Begins a freeze, or ends it: no tier moves up while it lasts, and nothing good is given up.
+    pub fn set_freeze(&mut self, freeze: Option<Freeze>) {
+        self.freeze = freeze;
+    }
+
+    /// Is everything to stay as it is?
+    pub fn is_frozen(&self, now: Moment) -> bool {
+        self.freeze.is_some_and(|f| f.holds(now))
+    }
+
+    /// Does it say of many names that they are gone, which others still have?
+    pub fn is_suspected(&self, id: ServerId) -> bool {
+        self.turned.is_suspected(id)
+    }
+
+    /// How far past its TTL an answer may serve.
+    pub fn max_age(&self, now: Moment) -> Duration {
+        Freeze::max_age(self.freeze, self.settings.stale.max_age, now)
     }
 
     /// How often the group has come back from the dark. A failure remembered before that counts no more.

@@ -74,6 +74,20 @@ impl Group {
         }
     }
 
+    /// A server says of a folded name that it is not there, or empty, and it was good before.
+    pub fn on_turned(&mut self, server: ServerId, name: &[u8], now: Moment) {
+        if self.servers.len() > 1 {
+            self.turned.on_turned(server, name, now);
+        }
+    }
+
+    /// Another server was asked for a name that `server` had turned against: is it `good` there?
+    pub fn on_second_opinion(&mut self, server: ServerId, good: bool, now: Moment) {
+        if self.turned.on_second_opinion(server, good, now) {
+            self.changes.push(Change::Suspect(server));
+        }
+    }
+
     /// A question of a loop probe came in at our own door. Says whether it was one of this group.
     pub fn on_came_in(&mut self, name: &[u8], now: Moment) -> bool {
         let Some(token) = loops::token(name) else { return false };
@@ -284,7 +298,8 @@ impl Group {
         self.announce();
         let fitness = self.fitness();
         let pace = self.pace();
-        if let Some(shift) = self.tiers.on_fitness(fitness, self.answered_by_tier(), pace, now) {
+        let frozen = self.is_frozen(now);
+        if let Some(shift) = self.tiers.on_fitness(fitness, self.answered_by_tier(), (pace, frozen), now) {
             self.shifts[shift.why as usize] += 1;
             self.changes.push(Change::Shift(shift));
         }
@@ -292,6 +307,9 @@ impl Group {
             // Its answer is all that its tier waits for.
             let ended = self.tiers.hold_ends(s.tier, pace, now).filter(|at| *at <= now);
             s.probe_at_once |= ended.is_some() && s.probed_at < ended;
+        }
+        if let Some(server) = self.turned.on_time(now) {
+            self.changes.push(Change::SuspectNoMore(server));
         }
         let dark = !self.servers.iter().any(|s| s.is_fit() || s.has_spoken_since_unfit());
         if dark && !self.dark && !self.servers.is_empty() {

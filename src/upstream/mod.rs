@@ -5,7 +5,7 @@
 //! it judge one thing each and do not know each other, and a [`server`] holds what they know of it: [`breaker`] judges
 //! fast from live questions, [`health`] slowly, [`family`] where a whole address family leads nowhere, [`loops`] who
 //! leads back here, [`zones`] whose fault it is where nobody answers; [`tier`] says which tier is in use, [`damp`]
-//! what flapping costs, [`latency`] and [`hedge`] when a second question goes out, [`budget`] what it may cost and
+//! what flapping costs, [`turned`] whose names vanish while others have them, [`latency`] and [`hedge`] when a second question goes out, [`budget`] what it may cost and
 //! [`clients`] for whom, [`bulkhead`] how much waits at once.
 
 pub mod breaker;
@@ -26,6 +26,7 @@ pub mod outlook;
 pub mod probing;
 pub mod server;
 pub mod tier;
+pub mod turned;
 pub mod zones;
 
 pub use group::Group;

@@ -8,7 +8,7 @@
 //! unfit: the tier in use stays the one that is asked first, and every tier is asked in turn, since our own judgement
 //! may be what is broken.
 //!
-//! Invariant: `in_use` is never worse than the best tier that has been fit for the hold in force and answered then.
+//! Invariant, but for a freeze: `in_use` is never worse than the best tier that has been fit for the hold in force and answered then.
 
 use std::time::Duration;
 
@@ -99,12 +99,13 @@ impl Tiers {
         if pace.damp { self.damp.hold(pace.hold, now) } else { pace.hold }
     }
 
-    /// Learns how the tiers stand, and when a fit server of each answered last.
+    /// Learns how the tiers stand, and when a fit server of each answered last. While it is frozen no better tier is
+    /// taken for its hold alone.
     pub fn on_fitness(
         &mut self,
         fitness: [Fitness; TIERS],
         answered: [Option<Moment>; TIERS],
-        pace: Pace,
+        (pace, is_frozen): (Pace, bool),
         now: Moment,
     ) -> Option<Shift> {
         for (since, fitness) in self.fit_since.iter_mut().zip(fitness) {
@@ -115,7 +116,7 @@ impl Tiers {
         let held =
             |t: usize| self.fit_since[t].is_some_and(|s| now.since(s) >= hold && answered[t] >= Some(s + hold));
         let from = self.in_use;
-        if let Some(better) = (0..from).find(|t| held(*t)) {
+        if let Some(better) = (0..from).find(|t| held(*t) && !is_frozen) {
             self.take(better, Some((from, now)));
             self.retaken = true;
             return Some(Shift { from, to: better, why: Why::Held });
@@ -185,7 +186,7 @@ mod tests {
 
     /// Every fit tier answers all the time.
     fn on(t: &mut Tiers, fitness: [Fitness; TIERS], now: Moment) -> Option<Shift> {
-        t.on_fitness(fitness, [Some(now); TIERS], PACE, now)
+        t.on_fitness(fitness, [Some(now); TIERS], (PACE, false), now)
     }
 
     #[test]
@@ -194,6 +195,23 @@ mod tests {
         let shift = on(&mut t, [Unfit, Fit, Fit], Moment::from_secs(1));
         assert_eq!(shift, Some(Shift { from: 0, to: 1, why: Why::Unfit }));
         assert_eq!(on(&mut t, [Unfit, Unfit, Fit], Moment::from_secs(1)).unwrap().to, 2);
+    }
+
+    #[test]
+    fn while_it_is_frozen_no_tier_moves_up_and_moves_down_go_on() {
+        let mut t = Tiers::new([Fit; 3]);
+        let frozen = |t: &mut Tiers, fitness, now: u64| {
+            let now = Moment::from_secs(now);
+            t.on_fitness(fitness, [Some(now); TIERS], (PACE, true), now).map(|s| s.to)
+        };
+        assert_eq!(frozen(&mut t, [Unfit, Fit, Fit], 1), Some(1));
+        assert_eq!(frozen(&mut t, [Fit, Fit, Fit], 2), None);
+        assert_eq!(frozen(&mut t, [Fit, Fit, Fit], 1000), None);
+        assert_eq!(frozen(&mut t, [Fit, Unfit, Fit], 1001), Some(2));
+        assert_eq!(frozen(&mut t, [Fit, Unfit, Unfit], 1002), Some(0), "nobody else is there");
+        assert_eq!(frozen(&mut t, [Unfit, Fit, Unfit], 1003), Some(1));
+        frozen(&mut t, [Fit, Fit, Unfit], 1004);
+        assert_eq!(on(&mut t, [Fit, Fit, Unfit], Moment::from_secs(2000)).unwrap().to, 0, "once it is over");
     }
 
     #[test]
@@ -212,7 +230,12 @@ mod tests {
         on(&mut t, [Unfit, Fit, Fit], Moment::from_secs(1));
         on(&mut t, [Fit; 3], Moment::from_secs(5));
         let mut answered = |millis, now| {
-            t.on_fitness([Fit; 3], [Some(Moment::from_millis(millis)), None, None], PACE, Moment::from_secs(now))
+            t.on_fitness(
+                [Fit; 3],
+                [Some(Moment::from_millis(millis)), None, None],
+                (PACE, false),
+                Moment::from_secs(now),
+            )
         };
         assert_eq!(answered(14_999, 30), None);
         assert_eq!(answered(15_000, 30).unwrap().to, 0);

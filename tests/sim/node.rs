@@ -260,6 +260,7 @@ impl World {
             question: question.clone(),
             client: opening.client_hash,
             stale: opening.stale,
+            guarded: self.node.cache.guards().protected(opening.key, &question.view(), STAMP, now),
             waiter,
         };
         let was_down = self.node.group().is_spared(false);
@@ -352,10 +353,11 @@ impl World {
                     ways.into_iter().for_each(|way| self.answer(way, &answer));
                 }
                 Step::Keep(entry) => {
-                    let max_age = self.node.group().settings().stale.max_age;
+                    let max_age = self.node.group().max_age(now);
                     let kept = self.node.cache.keep(key, &question.view(), entry.clone(), max_age, now);
                     self.rules.on_keep(key, &entry, kept, now);
                 }
+                Step::Hold => self.node.cache.guards().hold(key, &question.view(), now),
                 Step::Remember(failed) => {
                     self.note(format_args!("pursuit {} failed: {:?}", id.0, failed.ede));
                     self.rules.on_trouble(key, now);
@@ -428,7 +430,7 @@ impl World {
                 let due = self.node.cache.due_before();
                 let mut stale = |d: &Data| {
                     let standing = d.standing_in(way.group, way.stale.max_age, due, now);
-                    reply::stale(&query, d, standing, &way.stale, manner, now, &mut out).0
+                    reply::stale(&query, (d, entry.held(now).is_some()), standing, &way.stale, manner, now, &mut out).0
                 };
                 entry.data().map_or(0, &mut stale)
             }

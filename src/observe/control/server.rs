@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use super::{Answer, ErrorKind, FlushText, Request, default_places};
-use crate::limits::{ACCEPT_PAUSE, CONTROL_REQUEST_BYTES_MAX};
+use crate::limits::{self, ACCEPT_PAUSE, CONTROL_REQUEST_BYTES_MAX};
 use crate::wire::Name;
 
 /// What the running process does for those who ask over the socket.
@@ -35,6 +35,15 @@ pub trait Controlled: Send + Sync + 'static {
     /// Applies the configuration as it is at this moment; returns what there is to say about it, a line each (keys
     /// that need a restart, warnings), or why it was refused whole.
     fn reload(&self) -> Reloading<'_>;
+
+    /// Gives nothing good up for so long; returns what there is to say about it, a line each.
+    fn freeze(&self, span: Duration) -> Vec<String>;
+
+    /// Ends the freeze; false where there is none.
+    fn thaw(&self) -> bool;
+
+    /// Ends the holds on a name; returns how many there were.
+    fn release(&self, name: &Name) -> u64;
 }
 
 /// A reload under way.
@@ -161,6 +170,26 @@ async fn carry_out(request: Request, controlled: Arc<dyn Controlled>) -> Answer 
                 Err(why) => return refuse(ErrorKind::Request, why),
             }
         }
+        Request::Freeze { seconds } => {
+            let span = Duration::from_secs(seconds);
+            if span < limits::FREEZE.min || span > limits::FREEZE.max {
+                return refuse(ErrorKind::Request, "a freeze lasts from one second to a day");
+            }
+            // Off the runtime's threads: it writes a file.
+            tokio::task::spawn_blocking(move || json!({ "remarks": controlled.freeze(span) }))
+                .await
+                .map_err(|e| e.to_string())
+        }
+        Request::Thaw => tokio::task::spawn_blocking(move || json!({ "was_frozen": controlled.thaw() }))
+            .await
+            .map_err(|e| e.to_string()),
+        Request::Release { name: text } => match name(&text) {
+            Ok(name) => match controlled.release(&name) {
+                0 => Err(format!("{name} is not held")),
+                released => Ok(json!({ "released": released })),
+            },
+            Err(why) => return refuse(ErrorKind::Request, why),
+        },
         // In a task of its own, so that a client that goes away does not end it half-way.
         Request::Reload => tokio::spawn(async move { controlled.reload().await })
             .await
@@ -310,6 +339,9 @@ mod tests {
             (explain, false),
             (Request::Flush { what: FlushText::All }, true),
             (Request::Reload, true),
+            (Request::Freeze { seconds: 1 }, true),
+            (Request::Thaw, true),
+            (Request::Release { name: "x".into() }, true),
         ] {
             assert_eq!(request.changes(), changes, "{request:?}");
         }

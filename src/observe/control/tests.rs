@@ -40,6 +40,18 @@ impl Controlled for Echo {
     fn reload(&self) -> Reloading<'_> {
         Box::pin(async { Ok(vec!["listen.dns needs a restart".to_owned()]) })
     }
+
+    fn freeze(&self, span: Duration) -> Vec<String> {
+        vec![format!("for {} s", span.as_secs())]
+    }
+
+    fn thaw(&self) -> bool {
+        true
+    }
+
+    fn release(&self, name: &Name) -> u64 {
+        u64::from(name.to_string() == "held.")
+    }
 }
 
 struct World {

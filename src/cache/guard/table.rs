@@ -1,0 +1,502 @@
+//! The last good answers of guarded names, and the holds on them.
+//!
+//! Pure; behind one short lock, off the hit path. A guarded question's last good answer is kept apart from the cache, so
+//! that no eviction takes it. Rules (RULES "Guard and freeze"):
+//!
+//! - An answer is protected once the question has had good ones for `min_good`. What is good is said by
+//!   [`Data::good`](crate::cache::entry::Data): records of the type, and of addresses one that can be routed.
+//! - A hold begins with the first answer that would have taken its place, when no other tier still has a good one. It
+//!   lasts `hold`, or until it is released, or until a good answer comes.
+//! - When it is over nothing is protected: the next negative answer is taken and the question begins anew.
+//! - A question belongs to the group that gave its last good answer: another group's word counts at once.
+//!
+//! Invariants: at most [`GUARDED_MAX`] questions and [`GUARDED_BYTES_MAX`] bytes; a hold ends.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::GuardSettings;
+use crate::cache::entry::{Entry, GroupStamp};
+use crate::cache::key::{Key, Question};
+use crate::clock::Moment;
+use crate::limits::{GUARDED_BYTES_MAX, GUARDED_MAX};
+use crate::wire::Name;
+use crate::wire::pattern::Patterns;
+
+/// Holds that are told one by one; beyond them they are only counted.
+const SHOWN_MAX: usize = 100;
+/// Changes that wait to be told.
+const CHANGES_MAX: usize = 256;
+
+/// A hold on one question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// When the first negative answer came.
+    pub since: Moment,
+    /// When the next one is taken.
+    pub until: Moment,
+}
+
+/// What is kept of one question.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Its last good answer.
+    pub entry: Arc<Entry>,
+    /// When the first good answer in a row came.
+    pub first_good: Moment,
+    /// When the last one did.
+    pub last_good: Moment,
+    /// The hold on it.
+    pub hold: Option<Hold>,
+}
+
+/// Something that an operator should know of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GuardChange {
+    /// Its last good answers are held.
+    Held(Name, Duration),
+    /// It has good ones again.
+    Good(Name),
+    /// The hold was over, and the negative answer was taken.
+    Gone(Name),
+    /// An operator ended the hold.
+    Released(Name),
+}
+
+/// A hold as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// The name.
+    pub name: Name,
+    /// The type.
+    pub qtype: u16,
+    /// The hold.
+    pub hold: Hold,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Terms {
+    hold: Duration,
+    min_good: Duration,
+}
+
+#[derive(Default)]
+struct Table {
+    terms: Patterns<Terms>,
+    known: HashMap<Key, Known>,
+    bytes: usize,
+    /// Holds that began since the start.
+    held_ever: u64,
+    changes: Vec<GuardChange>,
+}
+
+/// The guarded questions of the process.
+#[derive(Default)]
+pub struct Guards(Mutex<Table>);
+
+impl Guards {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts other guards in force. What no pattern names any more is forgotten.
+    pub fn set(&self, guards: &[GuardSettings]) {
+        let terms = guards.iter().flat_map(|g| {
+            let terms = Terms { hold: g.hold, min_good: g.min_good };
+            g.names.iter().map(move |pattern| (pattern.clone(), terms))
+        });
+        let mut table = self.table();
+        table.terms = Patterns::new(terms);
+        let Table { terms, known, bytes, .. } = &mut *table;
+        known.retain(|_, k| {
+            let stays = terms.find(k.entry.name()).is_some();
+            if !stays {
+                k.entry.end_hold();
+                *bytes -= k.entry.bytes();
+            }
+            stays
+        });
+    }
+
+    /// The last good answer of a question, where nothing negative of `group` may take its place now.
+    pub fn protected(&self, key: Key, question: &Question<'_>, group: GroupStamp, now: Moment) -> Option<Arc<Entry>> {
+        let table = self.table();
+        let known = table.find(key, question, group)?;
+        let terms = table.terms.find(question.name)?;
+        let is = match known.hold {
+            Some(hold) => now < hold.until,
+            None => terms.hold > Duration::ZERO && now.since(known.first_good) >= terms.min_good,
+        };
+        is.then(|| known.entry.clone())
+    }
+
+    /// The last good answer of a question that is held now: for what the cache has lost.
+    pub fn held(&self, key: Key, question: &Question<'_>, group: GroupStamp, now: Moment) -> Option<Arc<Entry>> {
+        let table = self.table();
+        table.find(key, question, group).filter(|k| k.hold.is_some_and(|h| now < h.until)).map(|k| k.entry.clone())
+    }
+
+    /// A good answer was stored. That ends a hold.
+    pub fn on_good(&self, key: Key, entry: &Arc<Entry>, now: Moment) {
+        let mut table = self.table();
+        if table.terms.find(entry.name()).is_none() {
+            return;
+        }
+        let before = table.known.remove(&key).filter(|k| k.entry.is_like(entry));
+        if let Some(before) = &before {
+            table.bytes -= before.entry.bytes();
+            if before.hold.is_some() {
+                before.entry.end_hold();
+                table.say(entry.name(), GuardChange::Good);
+            }
+        }
+        let same_group = |k: &Known| k.entry.data().map(|d| d.group) == entry.data().map(|d| d.group);
+        let first_good = before.filter(same_group).map_or(now, |k| k.first_good);
+        table.put(key, Known { entry: entry.clone(), first_good, last_good: now, hold: None });
+    }
+
+    /// A negative answer came that may not take the place of the last good one: the hold begins, where it has not.
+    pub fn hold(&self, key: Key, question: &Question<'_>, now: Moment) {
+        let mut table = self.table();
+        let Table { terms, known, .. } = &mut *table;
+        let Some(terms) = terms.find(question.name).copied() else { return };
+        let Some(known) = known.get_mut(&key).filter(|k| k.entry.is_for(question) && k.hold.is_none()) else {
+            return;
+        };
+        let until = now + terms.hold;
+        known.hold = Some(Hold { since: now, until });
+        known.entry.hold_until(until);
+        table.held_ever += 1;
+        let others = |k: &Known| k.entry.name() == question.name && k.hold.is_some_and(|h| h.since < now);
+        if !table.known.values().any(others) {
+            table.say(question.name, |name| GuardChange::Held(name, terms.hold));
+        }
+    }
+
+    /// A negative answer has taken the place of what was known.
+    pub fn on_negative(&self, key: Key, question: &Question<'_>) {
+        let mut table = self.table();
+        if !table.known.get(&key).is_some_and(|k| k.entry.is_for(question)) {
+            return;
+        }
+        let Some(known) = table.forget(key) else { return };
+        if known.hold.is_some() {
+            table.say(question.name, GuardChange::Gone);
+        }
+    }
+
+    /// Ends the holds on a folded name now: the next negative answer is taken. Returns how many there were.
+    pub fn release(&self, name: &[u8], now: Moment) -> u64 {
+        let mut table = self.table();
+        let mut released = 0;
+        for known in table.known.values_mut().filter(|k| k.entry.name() == name) {
+            if let Some(hold) = known.hold.as_mut().filter(|h| now < h.until) {
+                hold.until = now;
+                known.entry.end_hold();
+                released += 1;
+            }
+        }
+        if released > 0 {
+            table.say(name, GuardChange::Released);
+        }
+        released
+    }
+
+    /// Forgets what `doomed` picks.
+    pub fn flush(&self, doomed: &dyn Fn(&Entry) -> bool) {
+        let mut table = self.table();
+        let keys: Vec<Key> = table.known.iter().filter(|(_, k)| doomed(&k.entry)).map(|(key, _)| *key).collect();
+        for key in keys {
+            table.forget(key);
+        }
+    }
+
+    /// Names that are held now, and holds that began since the start.
+    pub fn count(&self, now: Moment) -> (u64, u64) {
+        let table = self.table();
+        let held = table.known.values().filter(|k| k.hold.is_some_and(|h| now < h.until));
+        let names: std::collections::HashSet<&[u8]> = held.map(|k| k.entry.name()).collect();
+        (names.len() as u64, table.held_ever)
+    }
+
+    /// The holds, the oldest first, at most a hundred.
+    pub fn shown(&self, now: Moment) -> Vec<Shown> {
+        let table = self.table();
+        let mut shown: Vec<Shown> = table
+            .known
+            .values()
+            .filter_map(|k| {
+                let hold = k.hold.filter(|h| now < h.until)?;
+                Some(Shown { name: Name::from_wire(k.entry.name())?, qtype: k.entry.qtype(), hold })
+            })
+            .collect();
+        shown.sort_by(|a, b| {
+            (a.hold.since, a.name.as_wire(), a.qtype).cmp(&(b.hold.since, b.name.as_wire(), b.qtype))
+        });
+        shown.truncate(SHOWN_MAX);
+        shown
+    }
+
+    /// What is kept of one question: for `explain`.
+    pub fn known(&self, key: Key, question: &Question<'_>) -> Option<Known> {
+        self.table().known.get(&key).filter(|k| k.entry.is_for(question)).cloned()
+    }
+
+    /// Everything that is kept: for a snapshot.
+    pub fn all(&self) -> Vec<Known> {
+        self.table().known.values().cloned().collect()
+    }
+
+    /// Puts back what an earlier process kept, where nothing is known of the question yet. Says whether it was.
+    pub fn restore(&self, key: Key, known: Known) -> bool {
+        let mut table = self.table();
+        if table.known.contains_key(&key) || table.terms.find(known.entry.name()).is_none() {
+            return false;
+        }
+        if let Some(hold) = known.hold {
+            known.entry.hold_until(hold.until);
+        }
+        table.put(key, known)
+    }
+
+    /// What changed since the last call.
+    pub fn take_changes(&self) -> Vec<GuardChange> {
+        std::mem::take(&mut self.table().changes)
+    }
+}
+
+impl Table {
+    fn find(&self, key: Key, question: &Question<'_>, group: GroupStamp) -> Option<&Known> {
+        let known = self.known.get(&key)?;
+        let fits = known.entry.is_for(question) && known.entry.data().is_some_and(|d| d.group == group);
+        fits.then_some(known)
+    }
+
+    fn put(&mut self, key: Key, known: Known) -> bool {
+        let bytes = known.entry.bytes();
+        if self.known.len() >= GUARDED_MAX || self.bytes + bytes > GUARDED_BYTES_MAX {
+            self.make_room();
+            if self.known.len() >= GUARDED_MAX || self.bytes + bytes > GUARDED_BYTES_MAX {
+                return false;
+            }
+        }
+        self.bytes += bytes;
+        if let Some(old) = self.known.insert(key, known) {
+            self.bytes -= old.entry.bytes();
+        }
+        true
+    }
+
+    /// A tenth of what is not held goes, what was good the longest ago first.
+    fn make_room(&mut self) {
+        let mut ages: Vec<(Moment, Key)> =
+            self.known.iter().filter(|(_, k)| k.hold.is_none()).map(|(key, k)| (k.last_good, *key)).collect();
+        ages.sort_unstable();
+        ages.truncate(ages.len().div_ceil(10));
+        for (_, key) in ages {
+            self.forget(key);
+        }
+    }
+
+    fn forget(&mut self, key: Key) -> Option<Known> {
+        let known = self.known.remove(&key)?;
+        known.entry.end_hold();
+        self.bytes -= known.entry.bytes();
+        Some(known)
+    }
+
+    fn say(&mut self, name: &[u8], change: impl FnOnce(Name) -> GuardChange) {
+        if self.changes.len() < CHANGES_MAX
+            && let Some(name) = Name::from_wire(name)
+        {
+            self.changes.push(change(name));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::entry::{Data, Kind, Packed};
+    use crate::cache::key::Keys;
+    use crate::cache::store::MapStore;
+    use crate::cache::{Cache, key::OwnedQuestion};
+
+    const GROUP: GroupStamp = GroupStamp(1);
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    struct World {
+        cache: Cache,
+        now: Moment,
+    }
+
+    impl World {
+        /// Guards of `*.test` and of `x.test` alone, the one for a minute and the other for an hour.
+        fn new() -> Self {
+            let cache = Cache::new(Arc::new(MapStore::default()), Keys::new([0; 16]));
+            let guard = |name: &str, hold| GuardSettings {
+                names: vec![name.parse().unwrap()],
+                hold: Duration::from_secs(hold),
+                min_good: Duration::from_secs(600),
+            };
+            cache.guards().set(&[guard("*.test", 60), guard("x.test", 3600)]);
+            Self { cache, now: Moment::from_secs(1000) }
+        }
+
+        fn pass(&mut self, seconds: u64) {
+            self.now = self.now + Duration::from_secs(seconds);
+        }
+
+        fn keep(&self, name: &str, kind: Kind, group: GroupStamp) -> bool {
+            let (key, question) = self.question(name);
+            let data = Data::new(Packed::of_a_minute(kind), 0, group, self.now);
+            let entry = Arc::new(Entry::with_data(&question.view(), data));
+            self.cache.keep(key, &question.view(), entry, DAY, self.now)
+        }
+
+        fn good(&self, name: &str) {
+            assert!(self.keep(name, Kind::Positive, GROUP));
+        }
+
+        /// A negative answer came, as the pursuit deals with it. Says whether it was taken.
+        fn deny(&self, name: &str) -> bool {
+            let (key, question) = self.question(name);
+            if self.cache.guards().protected(key, &question.view(), GROUP, self.now).is_some() {
+                self.cache.guards().hold(key, &question.view(), self.now);
+                assert!(!self.keep(name, Kind::NxDomain, GROUP), "{name} is protected");
+                return false;
+            }
+            assert!(self.keep(name, Kind::NxDomain, GROUP), "{name}");
+            true
+        }
+
+        fn is_held(&self, name: &str) -> bool {
+            let (key, question) = self.question(name);
+            let kept = self.cache.look_held(key, &question.view(), GROUP, self.now);
+            let cached = self.cache.look(key, &question.view()).is_some_and(|e| e.held(self.now).is_some());
+            assert_eq!(kept.is_some(), cached, "{name}");
+            cached
+        }
+
+        fn question(&self, name: &str) -> (Key, OwnedQuestion) {
+            let name: Name = name.parse().unwrap();
+            let question = Question { name: name.as_wire(), qtype: 1, dnssec_ok: false, cd: false };
+            (self.cache.key(&question), question.to_owned())
+        }
+
+        fn changes(&self) -> Vec<String> {
+            let said = self.cache.guards().take_changes();
+            said.iter()
+                .map(|c| match c {
+                    GuardChange::Held(name, span) => format!("held {name} {}", span.as_secs()),
+                    GuardChange::Good(name) => format!("good {name}"),
+                    GuardChange::Gone(name) => format!("gone {name}"),
+                    GuardChange::Released(name) => format!("released {name}"),
+                })
+                .collect()
+        }
+    }
+
+    #[test]
+    fn a_name_that_was_good_for_long_is_held_for_exactly_its_hold_and_then_gone() {
+        let mut w = World::new();
+        w.good("a.test");
+        w.pass(600);
+        assert!(!w.deny("a.test") && w.is_held("a.test"));
+        w.pass(59);
+        assert!(!w.deny("a.test") && w.is_held("a.test"), "what comes again does not begin it anew");
+        assert_eq!(w.cache.guards().count(w.now), (1, 1));
+        w.pass(1);
+        assert!(!w.is_held("a.test"));
+        assert_eq!(w.cache.guards().count(w.now), (0, 1));
+        assert!(w.deny("a.test"));
+        assert_eq!(w.changes(), ["held a.test. 60", "gone a.test."]);
+        w.good("a.test");
+        w.pass(599);
+        assert!(w.deny("a.test"), "it begins anew");
+    }
+
+    #[test]
+    fn what_was_good_for_less_or_is_not_guarded_or_is_of_another_group_is_gone_at_once() {
+        let mut w = World::new();
+        ["a.test", "b.other", "c.test"].into_iter().for_each(|name| w.good(name));
+        w.pass(599);
+        assert!(w.deny("a.test"));
+        w.pass(1);
+        assert!(w.deny("b.other"));
+        assert!(w.keep("c.test", Kind::NxDomain, GroupStamp(2)));
+        assert_eq!(w.changes(), [""; 0]);
+    }
+
+    #[test]
+    fn good_answers_end_a_hold_and_the_time_that_a_name_was_good_goes_on() {
+        let mut w = World::new();
+        w.good("a.test");
+        w.pass(700);
+        assert!(!w.deny("a.test"));
+        w.pass(10);
+        w.good("a.test");
+        assert!(!w.is_held("a.test"));
+        assert_eq!(w.changes(), ["held a.test. 60", "good a.test."]);
+        assert!(!w.deny("a.test"), "it is protected again at once");
+    }
+
+    #[test]
+    fn a_release_takes_the_next_negative_answer_and_tells_how_many_were_held() {
+        let mut w = World::new();
+        let name: Name = "x.test".parse().unwrap();
+        w.good("x.test");
+        w.pass(700);
+        assert_eq!(w.cache.guards().release(name.as_wire(), w.now), 0);
+        assert!(!w.deny("x.test"));
+        assert_eq!(w.cache.guards().shown(w.now).len(), 1);
+        w.pass(30 * 60);
+        assert!(w.is_held("x.test"), "the pattern that fits best counts");
+        assert_eq!(w.cache.guards().release(name.as_wire(), w.now), 1);
+        assert!(!w.is_held("x.test"));
+        assert_eq!(w.cache.guards().release(name.as_wire(), w.now), 0);
+        assert!(w.deny("x.test"));
+        assert_eq!(w.changes(), ["held x.test. 3600", "released x.test.", "gone x.test."]);
+    }
+
+    #[test]
+    fn what_the_cache_loses_is_still_known_and_what_is_flushed_or_no_longer_guarded_is_not() {
+        let mut w = World::new();
+        let (key, question) = w.question("a.test");
+        w.good("a.test");
+        w.pass(700);
+        w.deny("a.test");
+        let lost = Cache::new(Arc::new(MapStore::default()), Keys::new([0; 16]));
+        lost.guards().set(&[GuardSettings { names: vec!["*.test".parse().unwrap()], ..GuardSettings::default() }]);
+        for known in w.cache.guards().all() {
+            assert!(lost.guards().restore(key, known.clone()) && !lost.guards().restore(key, known));
+        }
+        assert!(lost.look(key, &question.view()).is_none());
+        assert!(lost.look_held(key, &question.view(), GROUP, w.now).is_some());
+        lost.flush(&|_| true);
+        assert!(lost.look_held(key, &question.view(), GROUP, w.now).is_none());
+        w.cache.guards().set(&[]);
+        assert!(!w.is_held("a.test"));
+    }
+
+    #[test]
+    fn it_is_bounded_and_what_was_good_the_longest_ago_goes_first() {
+        let mut w = World::new();
+        w.good("old.test");
+        w.pass(700);
+        w.deny("old.test");
+        for n in 0..GUARDED_MAX + 5 {
+            w.now = w.now + Duration::from_millis(1);
+            w.good(&format!("n{n}.test"));
+        }
+        let all = w.cache.guards().all();
+        assert!(all.len() <= GUARDED_MAX && all.len() > GUARDED_MAX * 8 / 10, "{}", all.len());
+        let (held, _) = w.cache.guards().count(w.now);
+        assert_eq!(held, 1, "what is held stays");
+        let bytes: usize = all.iter().map(|k| k.entry.bytes()).sum();
+        assert_eq!(w.cache.guards().table().bytes, bytes);
+        w.cache.guards().flush(&|_| true);
+        assert_eq!(w.cache.guards().table().bytes, 0);
+    }
+}

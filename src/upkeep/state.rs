@@ -1,0 +1,84 @@
+//! Files in the state directory: read only where nobody else can have written them, written whole or not at all.
+//!
+//! Not pure. The directory itself is found, or made, by [`super::source::state_directory`].
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use rustix::process::geteuid;
+
+/// Opens a file to read. No link is followed and no pipe waited for.
+///
+/// # Errors
+///
+/// What the system says, or that the file or the directory belongs to somebody else or can be written by others.
+pub fn open(directory: &Path, name: &str) -> io::Result<File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(directory.join(name))?;
+    let own = geteuid().as_raw();
+    for (what, meta) in [("it", file.metadata()?), ("its directory", fs::metadata(directory)?)] {
+        if meta.uid() != own && meta.uid() != 0 {
+            return Err(io::Error::other(format!("{what} belongs to somebody else")));
+        }
+        if meta.mode() & 0o022 != 0 {
+            return Err(io::Error::other(format!("{what} can be written by others")));
+        }
+    }
+    Ok(file)
+}
+
+/// Puts a file of mode 0600 with these bytes in the place of what is there.
+///
+/// # Errors
+///
+/// What the system says; what was there is there still.
+pub fn replace(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let draft = directory.join(format!(".{name}.{}", std::process::id()));
+    // Left by a process of the same id that ended while writing.
+    let _ = fs::remove_file(&draft);
+    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    let done = written.and_then(|()| fs::rename(&draft, directory.join(name)));
+    if done.is_err() {
+        let _ = fs::remove_file(&draft);
+    }
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::io::Read;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn what_others_can_write_and_links_are_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        mode(dir.path(), 0o700);
+        replace(dir.path(), "x", b"one").unwrap();
+        replace(dir.path(), "x", b"two").unwrap();
+        let mut text = String::new();
+        open(dir.path(), "x").unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        let file = dir.path().join("x");
+        assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
+
+        mode(&file, 0o620);
+        assert!(open(dir.path(), "x").unwrap_err().to_string().starts_with("it can be written"));
+        mode(&file, 0o600);
+        mode(dir.path(), 0o770);
+        assert!(open(dir.path(), "x").unwrap_err().to_string().starts_with("its directory can be written"));
+        mode(dir.path(), 0o700);
+        symlink(&file, dir.path().join("y")).unwrap();
+        assert!(open(dir.path(), "y").is_err());
+    }
+}
