@@ -39,7 +39,7 @@ use crate::cache::guard;
 use crate::cache::key::{OwnedQuestion, Question};
 use crate::clock::Moment;
 use crate::limits::{
-    ATTEMPTS_PER_SERVER, FAILING_ZONE_DEADLINE, HEDGE_AFTER, OTHER_VIEW_NEGATIVE_TTL, ZONE_FAILED_AFTER,
+    ATTEMPTS_PER_SERVER, FAILING_ZONE_DEADLINE, HEDGE_AFTER, OTHER_VIEW_NEGATIVE_TTL, TRY_TIMEOUT, ZONE_FAILED_AFTER,
 };
 use crate::upstream::group::AskKind;
 use crate::upstream::{ClientHash, Group, ServerId, ZoneHash};
@@ -178,6 +178,8 @@ pub struct Pursuit<W> {
     gives_way: bool,
     /// The server that turned against the name, and whether another one has said what it thinks of that.
     turned: Option<(ServerId, bool)>,
+    /// Since when a second opinion waits for budget.
+    doubted_since: Option<Moment>,
     /// Did it wait for a server's packets a second?
     short_of_room: bool,
     steps: VecDeque<Step<W>>,
@@ -206,6 +208,7 @@ impl<W> Pursuit<W> {
             told_unanswered: false,
             gives_way: false,
             turned: None,
+            doubted_since: None,
             short_of_room: false,
             steps: VecDeque::new(),
         }
@@ -431,10 +434,10 @@ impl<W> Pursuit<W> {
                 if other_view {
                     self.ask_better(tier, group, now);
                 }
-                if doubted {
-                    self.ask_another(tier, group, now);
-                }
-                let until = self.worth_waiting_until(tier, doubted, group, now);
+                let until = match doubted {
+                    true => self.second_opinion_until(tier, group, now),
+                    false => self.worth_waiting_until(tier, false, group, now),
+                };
                 // What the better tier said stands for all.
                 let first = self.held.take().filter(|h| h.entry.data().is_some_and(|d| usize::from(d.tier) <= tier));
                 let mut held = first.unwrap_or(Held { entry, from, storable, until, doubted });
@@ -525,22 +528,25 @@ impl<W> Pursuit<W> {
         guarded
     }
 
-    /// Another server is asked before the last good answer of a name is given up, of another tier where there is one.
-    /// Says whether it was.
-    fn ask_another(&mut self, tier: usize, group: &mut Group, now: Moment) -> bool {
-        let waits = self.worth_waiting_until(tier, true, group, now) > now;
-        let another = || group.another(&self.asked, tier, now);
+    /// Until when a second opinion on what `tier` said is worth waiting for: now, where there is none to be had. Another
+    /// server is asked, one after the other and of another tier first. Where the budget has nothing left it is asked for
+    /// again, for as long as an attempt would have been waited for.
+    fn second_opinion_until(&mut self, tier: usize, group: &mut Group, now: Moment) -> Moment {
+        let out = self.worth_waiting_until(tier, true, group, now);
+        if out > now {
+            return out;
+        }
         // For a name that is not guarded one other server is enough.
         let enough = self.brief.guarded.is_none() && self.attempts.iter().filter(|a| !a.is_copy()).count() > 1;
-        if !waits
-            && !enough
-            && let Some(server) = another()
-            && group.allows_second(self.brief.client, true, now)
-        {
-            self.send(server, AskKind::Retry, group, now);
-            return true;
+        let Some(server) = group.another(&self.asked, tier, now).filter(|_| !enough) else { return now };
+        if now >= self.denied_until {
+            if group.allows_second(self.brief.client, self.denied_until == Moment::ZERO, now) {
+                self.send(server, AskKind::Retry, group, now);
+                return self.worth_waiting_until(tier, true, group, now);
+            }
+            self.denied_until = now + DENIED_PAUSE;
         }
-        false
+        *self.doubted_since.get_or_insert(now) + TRY_TIMEOUT.1
     }
 
     /// The last good answer goes out: where a guard protects it that is a hold, in a freeze it is as if nobody had
@@ -710,17 +716,17 @@ impl<W> Pursuit<W> {
     fn end_hold(&mut self, group: &mut Group, now: Moment) {
         let Some(Held { entry, from, storable, until, doubted }) = self.held.clone() else { return };
         let tier = entry.data().map_or(0, |d| usize::from(d.tier));
-        let in_time = now < self.ends && self.waiters.iter().all(|w| now < w.deadline);
-        if doubted && in_time && self.ask_another(tier, group, now) {
-            let until = self.worth_waiting_until(tier, true, group, now);
-            if let Some(held) = &mut self.held {
-                held.until = until;
-            }
-            return;
-        }
         // What is held is better than SERVFAIL: at a deadline it goes out.
-        let due = now >= until || now >= self.ends || self.waiters.iter().any(|w| now >= w.deadline);
-        if due || self.worth_waiting_until(tier, doubted, group, now) <= now {
+        let late = now >= self.ends || self.waiters.iter().any(|w| now >= w.deadline);
+        let until = match doubted {
+            true if !late => self.second_opinion_until(tier, group, now),
+            true => now,
+            false => until.min(self.worth_waiting_until(tier, false, group, now)),
+        };
+        if let Some(held) = self.held.as_mut().filter(|_| doubted) {
+            held.until = until;
+        }
+        if late || until <= now {
             self.held = None;
             self.settle_negative(entry, from, storable, group, now);
         }

@@ -10,6 +10,7 @@ mod support;
 
 mod bytes;
 mod forward;
+mod guard;
 mod neighbours;
 mod network;
 mod outage;

@@ -430,7 +430,8 @@ impl World {
                 let due = self.node.cache.due_before();
                 let mut stale = |d: &Data| {
                     let standing = d.standing_in(way.group, way.stale.max_age, due, now);
-                    reply::stale(&query, (d, entry.held(now).is_some()), standing, &way.stale, manner, now, &mut out).0
+                    reply::stale(&query, (d, entry.held(now).is_some()), standing, &way.stale, manner, now, &mut out)
+                        .0
                 };
                 entry.data().map_or(0, &mut stale)
             }

@@ -138,6 +138,13 @@ impl Daemon {
         (Ended { code: status.code(), stdout: String::new(), stderr }, self.directory)
     }
 
+    /// SIGKILL; its state is left for another one.
+    pub fn kill(mut self) -> TempDir {
+        self.signal(Signal::KILL);
+        let _ = self.running.child.wait();
+        self.directory
+    }
+
     /// Runs a client command of the program against this process's control socket, which may open a little after the
     /// first answer.
     pub fn command(&self, arguments: &[&str]) -> Ended {

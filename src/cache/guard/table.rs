@@ -1,7 +1,7 @@
 //! The last good answers of guarded names, and the holds on them.
 //!
-//! Pure; behind one short lock, off the hit path. A guarded question's last good answer is kept apart from the cache, so
-//! that no eviction takes it. Rules (RULES "Guard and freeze"):
+//! Pure; behind one short lock, off the hit path. A guarded question's last good answer is kept apart from the cache,
+//! so that no eviction takes it. Rules (RULES "Guard and freeze"):
 //!
 //! - An answer is protected once the question has had good ones for `min_good`. What is good is said by
 //!   [`Data::good`](crate::cache::entry::Data): records of the type, and of addresses one that can be routed.
