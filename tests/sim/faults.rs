@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use evenkeel::cache::freshness::{Patience, StaleSettings, TtlSettings};
+use evenkeel::cache::guard::GuardSettings;
 use evenkeel::clock::Moment;
 use evenkeel::upstream::{GroupSettings, HealthSettings, HedgeSettings, Order, Protocol, ServerSettings};
 
@@ -41,6 +42,10 @@ pub enum Ill {
     OtherView,
     /// NXDOMAIN to one zone.
     OtherViewOfZone(u64),
+    /// The names of one zone are there, and have nothing.
+    Emptied(u64),
+    /// They have an address that leads nowhere.
+    LeadsNowhere(u64),
     /// TC over UDP, and TCP works.
     Truncates,
     /// TC over UDP, and TCP does not.
@@ -155,6 +160,12 @@ pub enum Happening {
     Reroute,
     /// The process ends, and another one begins.
     Restart,
+    /// An operator freezes for so long.
+    Freeze(Duration),
+    /// An operator ends the freeze.
+    Thaw,
+    /// An operator ends the hold on a guarded name.
+    Release(u64),
 }
 
 /// All that is wrong with a world.
@@ -170,6 +181,9 @@ pub struct Faults {
     /// Are questions of dead zones not answered at all, or with SERVFAIL after a while?
     pub dead_are_silent: bool,
     pub in_flight_per_client: u32,
+    /// Names of which zones must not vanish: `*.z3.test` by 3.
+    pub guarded_zones: Vec<u64>,
+    pub guard: GuardSettings,
     pub heals_at: Moment,
 }
 
@@ -188,6 +202,8 @@ impl Faults {
             renumbered: Vec::new(),
             dead_are_silent: true,
             in_flight_per_client: 256,
+            guarded_zones: Vec::new(),
+            guard: GuardSettings::default(),
             heals_at: BEGINS,
         };
         faults.place_servers();
@@ -208,6 +224,13 @@ impl Faults {
             };
             self.settings.tiers[s.tier].push(settings);
         }
+    }
+
+    /// The guards as a configuration has them.
+    pub fn guards(&self) -> Vec<GuardSettings> {
+        let pattern = |zone: &u64| format!("*.z{zone}.test").parse().expect("a pattern");
+        let names = self.guarded_zones.iter().map(pattern).collect();
+        vec![GuardSettings { names, ..self.guard.clone() }]
     }
 
     /// Is nothing wrong with any server, ever?
@@ -312,7 +335,38 @@ impl Faults {
         }
         faults.place_servers();
         faults.draw_clients(&mut c);
+        if c.happens(0.4) {
+            faults.draw_last_known_good(&mut c);
+        }
         faults
+    }
+
+    /// Authorities that take names away, guards, and an operator who freezes.
+    fn draw_last_known_good(&mut self, c: &mut Chance) {
+        for _ in 0..c.below(4) {
+            let zone = c.below(4);
+            let ill = c.pick(&[Ill::OtherViewOfZone(zone), Ill::Emptied(zone), Ill::LeadsNowhere(zone)]);
+            let spell = Spell { period: None, ..self.spell(ill, 1.0, c) };
+            self.servers.iter_mut().for_each(|s| s.spells.push(spell));
+        }
+        if c.happens(0.8) {
+            self.guarded_zones = (0..4).filter(|_| c.happens(0.6)).collect();
+            self.guard.hold = Duration::from_secs_f64(c.spread(2.0, 300.0));
+            self.guard.min_good = Duration::from_secs_f64(c.pick(&[0.0, 2.0, 10.0, 60.0]));
+        }
+        for _ in 0..c.below(3) {
+            let at = self.some_moment(c);
+            let span = self.heals_at.since(at).mul_f64(c.unit());
+            self.happenings.push((at, Happening::Freeze(span)));
+            if c.happens(0.3) {
+                self.happenings.push((at + span.mul_f64(c.unit()), Happening::Thaw));
+            }
+        }
+        for _ in 0..c.below(4) {
+            let at = self.some_moment(c);
+            self.happenings.push((at, Happening::Release(c.below(40))));
+        }
+        self.happenings.sort_by_key(|h| h.0);
     }
 
     fn some_moment(&self, c: &mut Chance) -> Moment {

@@ -18,6 +18,10 @@ pub enum Truth {
         number: u32,
         ttl: u32,
     },
+    /// It has an address that leads nowhere.
+    Nowhere {
+        ttl: u32,
+    },
     /// A long text.
     Big,
     NoData,
@@ -68,7 +72,7 @@ impl Truth {
     /// The TTL that servers give.
     pub fn ttl(self) -> u32 {
         match self {
-            Truth::Addresses { ttl, .. } => ttl,
+            Truth::Addresses { ttl, .. } | Truth::Nowhere { ttl } => ttl,
             Truth::Big => BIG_TTL,
             Truth::Root => 3600,
             _ => NEGATIVE_TTL,
@@ -77,7 +81,7 @@ impl Truth {
 
     /// Does it have records?
     pub fn is_positive(self) -> bool {
-        matches!(self, Truth::Root | Truth::Addresses { .. } | Truth::Big)
+        matches!(self, Truth::Root | Truth::Addresses { .. } | Truth::Nowhere { .. } | Truth::Big)
     }
 }
 
@@ -92,10 +96,7 @@ pub fn draw(taste: Taste, count: u64, c: &mut Chance) -> (String, u16) {
     let zone = |n: u64| n % ZONES;
     let popular = |names: u64, c: &mut Chance| ((names as f64 + 1.0).powf(c.unit()) as u64 - 1).min(names - 1);
     match taste {
-        Taste::Known(names) => {
-            let n = popular(names, c);
-            (format!("n{n}.z{}.test", zone(n)), rtype::A)
-        }
+        Taste::Known(names) => known(popular(names, c)),
         Taste::New => (format!("u{count}.z{}.test", zone(count)), rtype::A),
         Taste::Absent => {
             let n = c.below(20);
@@ -111,6 +112,11 @@ pub fn draw(taste: Taste, count: u64, c: &mut Chance) -> (String, u16) {
         Taste::Big => (format!("g{}.z1.test", c.below(4)), rtype::TXT),
         Taste::Fleeting => (format!("o{}.z2.test", c.below(4)), rtype::A),
     }
+}
+
+/// A known name by its number, and its type.
+pub fn known(n: u64) -> (String, u16) {
+    (format!("n{n}.z{}.test", n % ZONES), rtype::A)
 }
 
 /// A name as text.

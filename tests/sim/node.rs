@@ -138,6 +138,7 @@ impl Node {
             rotate: true,
         };
         let cache = Arc::new(Cache::new(Arc::new(MapStore::default()), Keys::new([7; 16])));
+        cache.guards().set(&faults.guards());
         let door = Door::new(Arc::new(policy), cache.clone(), None, Meters::default().own());
         Self {
             life,
@@ -312,6 +313,11 @@ impl World {
     /// Calls the desk; what changed is published and logged.
     pub fn with_desk<T>(&mut self, f: impl FnOnce(&mut Desk<Way>) -> T) -> T {
         let result = f(&mut self.node.desk);
+        let told = self.node.cache.guards().take_changes();
+        for change in told {
+            self.note(format_args!("guard: {change:?}"));
+            self.rules.on_guard(&change);
+        }
         let group = self.node.desk.group_mut();
         self.node.outlook.publish(group);
         let changes = group.take_changes();
@@ -355,9 +361,12 @@ impl World {
                 Step::Keep(entry) => {
                     let max_age = self.node.group().max_age(now);
                     let kept = self.node.cache.keep(key, &question.view(), entry.clone(), max_age, now);
-                    self.rules.on_keep(key, &entry, kept, now);
+                    self.rules.on_keep(key, &entry, kept, self.node.cache.is_frozen(now), now);
                 }
-                Step::Hold => self.node.cache.guards().hold(key, &question.view(), now),
+                Step::Hold => {
+                    self.rules.on_trouble(key, now);
+                    self.node.cache.guards().hold(key, &question.view(), now);
+                }
                 Step::Remember(failed) => {
                     self.note(format_args!("pursuit {} failed: {:?}", id.0, failed.ede));
                     self.rules.on_trouble(key, now);

@@ -5,10 +5,12 @@
 //! can see too: belief, tier in use, counts. The first rule that is broken ends the world.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel::cache::entry::Entry;
-use evenkeel::cache::freshness::is_recent;
+use evenkeel::cache::freshness::{Freeze, is_recent};
+use evenkeel::cache::guard::table::GuardChange;
 use evenkeel::cache::key::{self, Key};
 use evenkeel::clock::Moment;
 use evenkeel::limits::{
@@ -25,7 +27,7 @@ use crate::message::{self, Message, Question, flag, rcode};
 use crate::names::{self, Truth};
 use crate::node::{Node, STAMP};
 use crate::rate::Rate;
-use crate::servers::{Network, number_of};
+use crate::servers::{NOWHERE, Network, number_of};
 
 /// A client's question as it came.
 #[derive(Clone, Debug)]
@@ -46,6 +48,7 @@ pub struct Asked {
 struct Kept {
     stored: Moment,
     ttl: u32,
+    good: bool,
 }
 
 #[derive(Debug)]
@@ -84,8 +87,22 @@ pub struct Rules {
     slept_at: Option<Moment>,
     others_asked: BTreeMap<usize, Moment>,
     flaps: Flaps,
+    /// The freeze in force.
+    pub frozen: Option<Freeze>,
+    good: BTreeMap<Key, Good>,
+    /// Names whose hold has begun and not ended.
+    held: BTreeSet<String>,
     /// Who is bound by what, from the world's own numbers.
     faults: Facts,
+}
+
+/// How long a guarded question has been good, and since when somebody says otherwise.
+#[derive(Clone, Copy, Debug)]
+struct Good {
+    since: Moment,
+    /// The first answer since the last good one that says it is gone.
+    denied: Option<Moment>,
+    released: bool,
 }
 
 /// What rules read of the world's faults, once.
@@ -107,6 +124,9 @@ struct Facts {
     /// Do questions wait for a server's packets a second?
     waits_for_room: bool,
     tenant_alone: Option<usize>,
+    guarded: Vec<String>,
+    guard: (Duration, Duration),
+    deadline: Duration,
 }
 
 impl Facts {
@@ -132,6 +152,9 @@ impl Facts {
             is_tight: f.is_tight(),
             waits_for_room: f.servers.iter().any(|s| s.packets_per_second > 0),
             flood_alone: calm && f.only_one_zone_is_flooded(),
+            guarded: f.guarded_zones.iter().map(|n| format!("z{n}")).collect(),
+            guard: (f.guard.hold, f.guard.min_good),
+            deadline: s.deadline,
             tenant_alone: tenants.first().copied().filter(|_| calm && !f.is_tight()),
         }
     }
@@ -161,6 +184,9 @@ impl Rules {
             slept_at: None,
             others_asked: BTreeMap::new(),
             flaps: Flaps::default(),
+            frozen: None,
+            good: BTreeMap::new(),
+            held: BTreeSet::new(),
             faults: Facts::of(f),
         }
     }
@@ -208,7 +234,8 @@ impl Rules {
         let q = key_question(&asked.question);
         let key = node.cache.key(&q);
         let healings = node.group().healings();
-        asked.failed_of_late = node.cache.look(key, &q).is_some_and(|e| e.has_failed(STAMP, healings, asked.at));
+        let off = |e: &Arc<Entry>| e.has_failed(STAMP, healings, asked.at) || e.held(asked.at).is_some();
+        asked.failed_of_late = node.cache.look(key, &q).is_some_and(|e| off(&e));
         if truth_of(&asked.question) != Truth::Dead {
             self.others_asked.insert(asked.client, asked.at);
         }
@@ -278,7 +305,9 @@ impl Rules {
         self.check(made.name == name && made.qtype == asked.question.qtype && made.rcode == m.rcode, || {
             format!("question {number}: the answer to another question: {made:?}")
         });
-        self.only_right_addresses(asked, m, made.version);
+        if made.good || m.addresses() != [NOWHERE] {
+            self.only_right_addresses(asked, m, made.version);
+        }
         if made.looped {
             return "looped".into();
         }
@@ -288,7 +317,8 @@ impl Rules {
         let expires = arrived + Duration::from_secs(ttl.into());
         let is_due = arrived < due;
         // A lower tier's denial may have been held for better tiers: within that time it is given as it came.
-        let held = if made.positive || made.tier == self.faults.best { Duration::ZERO } else { HELD_MAX };
+        // So may what a server says that turned against many names, or against a guarded one.
+        let held = if made.good { Duration::ZERO } else { HELD_MAX };
         let says_stale = m.edes().iter().any(|e| matches!(e, 3 | 19));
         let held = if !held.is_zero() && self.slept_at >= Some(arrived) { FOREVER } else { held };
         let fresh = now < expires && !is_due || now <= arrived + held && !says_stale;
@@ -308,9 +338,13 @@ impl Rules {
                 format!("question {number}: TTL {given} where {left} s are left")
             });
         } else {
-            self.nothing_is_older_than_max_age(number, now.since(expires), is_due);
+            self.nothing_is_older_than_max_age(number, key, now.since(expires), is_due, now);
             self.a_stale_reply_has_its_ttl_and_says_so(asked, m, ttl);
             self.no_stale_answer_while_healthy_and_patient(asked, key, now.since(expires), ttl, node, now);
+        }
+        if !made.good {
+            self.a_guarded_name_keeps_its_addresses(asked, key, now);
+            self.a_freeze_keeps_what_is_good(asked, key, now);
         }
         if !made.positive {
             self.no_lower_tiers_denial_hides_records(number, key, made.tier, due, now);
@@ -382,8 +416,9 @@ impl Rules {
     }
 
     /// Nothing is served that is past its TTL by more than `max_age`.
-    fn nothing_is_older_than_max_age(&mut self, number: u64, past: Duration, is_due: bool) {
-        let within = past < self.faults.max_age || is_due && past.is_zero();
+    fn nothing_is_older_than_max_age(&mut self, number: u64, key: Key, past: Duration, is_due: bool, now: Moment) {
+        let held = self.good.get(&key).is_some_and(|g| g.denied.is_some());
+        let within = past < self.max_age(now) || is_due && past.is_zero() || held;
         self.check(within, || format!("question {number}: {past:?} past its TTL"));
     }
 
@@ -408,7 +443,7 @@ impl Rules {
         if kept.stored < due {
             expires = expires.min(due);
         }
-        let until = expires + self.faults.max_age;
+        let until = expires + self.max_age(now);
         self.check(now >= until, || format!("question {}: SERVFAIL though {kept:?} can be served", asked.number));
     }
 
@@ -491,6 +526,58 @@ impl Rules {
         if asked.client != tenant && sound && quick && matches!(what, "stale" | "SERVFAIL") {
             self.fail(format!("question {}: {what} while only a tenant's zones fail", asked.number));
         }
+    }
+
+    //------------ Last known good -----------------------------------------------------------------------------------
+
+    /// How far past its TTL an answer may be served: a freeze stops the clock.
+    fn max_age(&self, now: Moment) -> Duration {
+        let frozen = self.frozen.filter(|f| now < f.until && !self.faults.max_age.is_zero());
+        self.faults.max_age + frozen.map_or(Duration::ZERO, |f| now.since(f.since))
+    }
+
+    fn is_guarded(&self, name: &[u8]) -> bool {
+        names::labels(name).get(1).is_some_and(|zone| self.faults.guarded.iter().any(|g| g == zone))
+    }
+
+    /// A guarded name that was good for `min_good` does not lose its addresses before it was denied for `hold`.
+    fn a_guarded_name_keeps_its_addresses(&mut self, asked: &Asked, key: Key, now: Moment) {
+        let (hold, min_good) = self.faults.guard;
+        if !self.is_guarded(&asked.question.name) {
+            return;
+        }
+        let Some(good) = self.good.get(&key).copied().filter(|g| !g.released) else { return };
+        // Who joins a pursuit that began before is answered as it was then.
+        let long = asked.at >= good.since + min_good + self.faults.deadline * 2;
+        let over = good.denied.is_some_and(|at| now >= at + hold);
+        self.check(!long || over, || format!("question {}: a guarded name is gone: {good:?}", asked.number));
+    }
+
+    /// In a freeze nobody gets a negative answer where a good one could be served when it was asked.
+    fn a_freeze_keeps_what_is_good(&mut self, asked: &Asked, key: Key, now: Moment) {
+        let Some(freeze) = self.frozen.filter(|f| now < f.until) else { return };
+        let begun = asked.at >= freeze.since + self.faults.deadline * 2;
+        let Some(good) = self.good.get(&key).copied().filter(|_| begun) else { return };
+        let Some(kept) = self.kept.get(&key).filter(|k| k.good) else { return };
+        let servable = now < kept.stored + Duration::from_secs(kept.ttl.into()) + self.max_age(now);
+        self.check(!servable, || format!("question {}: frozen, and gone all the same: {good:?}", asked.number));
+    }
+
+    /// A hold begins once; before it begins again the name was good, or gone, or released.
+    pub fn on_guard(&mut self, change: &GuardChange) {
+        match change {
+            GuardChange::Held(name, _) => {
+                let first = self.held.insert(name.to_string());
+                self.check(first, || format!("{name} is held again though its hold never ended"));
+            }
+            GuardChange::Good(name) | GuardChange::Gone(name) | GuardChange::Released(name) => {
+                self.held.remove(&name.to_string());
+            }
+        }
+    }
+
+    pub fn on_release(&mut self, key: Key) {
+        self.good.entry(key).and_modify(|g| g.released = true);
     }
 
     //------------ Questions to servers ------------------------------------------------------------------------------
@@ -608,8 +695,14 @@ impl Rules {
         made.looped |= loops && (made.server != server || made.arrived.is_some());
         made.arrived.get_or_insert(now);
         let other_view = !made.positive && made.tier > self.faults.best && !self.faults.same_view;
+        let good = made.good;
         let Some(attempts) = self.attempts.get_mut(&id).filter(|_| ask.kind != AskKind::Probe) else { return };
-        if other_view {
+        let known = self.good.get_mut(&attempts.key).filter(|_| !good);
+        if let Some(known) = known {
+            known.denied.get_or_insert(now);
+            // It may be doubted.
+            self.trouble.insert(attempts.key, now);
+        } else if other_view {
             self.trouble.insert(attempts.key, now);
         } else if storable && !attempts.answered {
             self.answered.insert(attempts.key, now);
@@ -617,9 +710,20 @@ impl Rules {
         attempts.answered = true;
     }
 
-    pub fn on_keep(&mut self, key: Key, entry: &Entry, kept: bool, _now: Moment) {
+    pub fn on_keep(&mut self, key: Key, entry: &Entry, kept: bool, is_frozen: bool, now: Moment) {
         let Some(data) = entry.data().filter(|_| kept) else { return };
-        let new = Kept { stored: data.stored, ttl: data.ttl };
+        let new = Kept { stored: data.stored, ttl: data.ttl, good: data.good };
+        if data.good {
+            let first = Good { since: now, denied: None, released: false };
+            let good = self.good.entry(key).or_insert(first);
+            (good.denied, good.released) = (None, false);
+        } else {
+            self.good.remove(&key);
+            let had = self.kept.get(&key).copied().filter(|k| k.good && is_frozen);
+            let servable =
+                had.is_some_and(|k| now < k.stored + Duration::from_secs(k.ttl.into()) + self.max_age(now));
+            self.check(!servable, || format!("{had:?} is given up in a freeze"));
+        }
         self.kept.insert(key, new);
         let records = self.records.entry(key).or_default();
         let tier = usize::from(data.tier);
@@ -645,6 +749,8 @@ impl Rules {
         let hold = (self.faults.hold, self.faults.damp);
         match shift.why {
             Why::Held => {
+                let frozen = self.frozen.is_some_and(|f| now < f.until);
+                self.check(!frozen, || format!("tier {} is used again in a freeze", shift.to));
                 let (since, least) = self.flaps.on_held(shift.to, hold, now);
                 self.check(since >= least, || {
                     format!("tier {} is used again {since:?} after it was left, hold {least:?}", shift.to)
@@ -721,8 +827,8 @@ impl Rules {
 const FOREVER: Duration = Duration::from_secs(1 << 32);
 /// A client that asked so long ago is one of several.
 const SEEN_OF_LATE: Duration = Duration::from_secs(55);
-/// A denial is held for better tiers no longer than a try time-out.
-const HELD_MAX: Duration = Duration::from_secs(1);
+/// A denial is held for better tiers no longer than a try time-out, and for others not much longer.
+const HELD_MAX: Duration = Duration::from_secs(3);
 /// For packets on their way and the prober's turns.
 const SLACK: Duration = Duration::from_secs(10);
 

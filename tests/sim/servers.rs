@@ -36,6 +36,8 @@ pub struct Made {
     pub qtype: u16,
     pub rcode: u16,
     pub positive: bool,
+    /// Has it what was asked for?
+    pub good: bool,
     pub ttl: u32,
     pub version: usize,
     /// When it came to an attempt that was out.
@@ -43,6 +45,9 @@ pub struct Made {
     /// Did it come again by way of a server that forwards to us?
     pub looped: bool,
 }
+
+/// An address that leads nowhere.
+pub const NOWHERE: [u8; 4] = [0, 0, 0, 0];
 
 /// What servers have made so far.
 #[derive(Debug, Default)]
@@ -133,7 +138,18 @@ impl Network {
             }
             _ => {
                 let other = has(Ill::OtherView) || ills.iter().any(|i| is_of_other_zone(*i, &question.name));
-                let truth = if other && !is_probe { Truth::NxDomain } else { truth };
+                let is_of = |n: u64| names::labels(&question.name).get(1).is_some_and(|z| *z == format!("z{n}"));
+                let truth = match truth {
+                    truth if is_probe => truth,
+                    _ if other => Truth::NxDomain,
+                    _ if ills.iter().any(|i| matches!(i, Ill::Emptied(n) if is_of(*n))) => Truth::NoData,
+                    Truth::Addresses { ttl, .. }
+                        if ills.iter().any(|i| matches!(i, Ill::LeadsNowhere(n) if is_of(*n))) =>
+                    {
+                        Truth::Nowhere { ttl }
+                    }
+                    truth => truth,
+                };
                 let mut out = self.answer(f, server, &question, truth, now);
                 if has(Ill::Cut) {
                     out.truncate(12 + question.name.len() + 4 + 5);
@@ -164,6 +180,7 @@ impl Network {
             qtype: question.qtype,
             rcode,
             positive: truth.is_positive(),
+            good: truth.is_positive() && !matches!(truth, Truth::Nowhere { .. }),
             ttl: truth.ttl(),
             version,
             arrived: None,
@@ -178,6 +195,10 @@ impl Network {
                 for address in names::addresses(n, version) {
                     record(&mut out, &owner, rtype::A, ttl, &address);
                 }
+            }
+            Truth::Nowhere { .. } => {
+                out = head(question, rcode, [1, 0, 1]);
+                record(&mut out, &owner, rtype::A, ttl, &NOWHERE);
             }
             Truth::Big => {
                 out = head(question, rcode, [8, 0, 1]);

@@ -8,10 +8,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
+use evenkeel::cache::freshness::Freeze;
+use evenkeel::cache::key;
 use evenkeel::clock::Moment;
 use evenkeel::limits::{LOOP_PROBE_EVERY, LOOP_PROBE_SPAN};
 use evenkeel::resolve::desk::PursuitId;
 use evenkeel::upstream::group::Change;
+use evenkeel::wire::Name;
 
 use crate::chance::Chance;
 use crate::faults::{BEGINS, Faults, Happening, Ill, Taste};
@@ -88,6 +91,7 @@ pub struct World {
     names_made: u64,
     /// Nobody asks any more.
     quiet: bool,
+    frozen: Option<Freeze>,
 }
 
 impl World {
@@ -109,6 +113,7 @@ impl World {
             sequence: 0,
             names_made: 0,
             quiet: false,
+            frozen: None,
             faults,
         };
         for (n, source) in world.faults.sources.clone().iter().enumerate() {
@@ -271,9 +276,23 @@ impl World {
                 self.at(self.now + notice, Event::Notices { jumped: true });
             }
             Happening::Reroute => self.notice(false),
+            Happening::Freeze(span) => self.freeze(Some(Freeze { since: self.now, until: self.now + span })),
+            Happening::Thaw => self.freeze(None),
+            Happening::Release(n) => {
+                let (name, qtype) = names::known(n);
+                let name: Name = name.parse().expect("a name");
+                let released = self.node.cache.guards().release(name.as_wire(), self.now);
+                self.note(format_args!("{name}: {released} released"));
+                let question = key::Question { name: name.as_wire(), qtype, dnssec_ok: false, cd: false };
+                if released > 0 {
+                    self.rules.on_release(self.node.cache.key(&question));
+                }
+            }
             Happening::Restart => {
                 self.node = Node::new(&self.faults, self.node.life + 1, self.now);
                 self.rules.on_restart(&self.faults);
+                // A freeze is kept in a file of its own.
+                self.freeze(self.frozen);
                 let life = self.node.life;
                 self.at(self.now, Event::Probes { life, turn: 0 });
             }
@@ -294,6 +313,14 @@ impl World {
                 self.at(self.now + notice, Event::Notices { jumped: false });
             }
         }
+    }
+
+    /// As the daemon does by command, and at its start.
+    fn freeze(&mut self, freeze: Option<Freeze>) {
+        self.frozen = freeze;
+        self.rules.frozen = freeze;
+        self.node.cache.set_freeze(freeze);
+        self.with_desk(|desk| desk.group_mut().set_freeze(freeze));
     }
 
     /// As the daemon does where it looks around.
