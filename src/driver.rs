@@ -247,6 +247,7 @@ impl Driver {
             question: question.clone(),
             client: opening.client_hash,
             stale: opening.stale,
+            ahead: opening.ahead,
             waiter: way.map(|way| Waiter {
                 way,
                 deadline: opening.received + cell.with(|g| g.settings().deadline),

@@ -14,6 +14,7 @@
 //! - A bound that is full is first looked through for the oldest hopeless question: one that nobody has answered
 //!   although a server was given its time. It yields its place and is answered as by a refusal. A zone that is known
 //!   to fail has few places and no such claim.
+//! - What is asked ahead of its end is asked only while all is well ([`Group::allows_ahead`]); nobody yields to it.
 //! - A refusal is a limit of ours: it is neither remembered nor evidence.
 //!
 //! Invariant: a permit is held for exactly the pursuits that are open.
@@ -52,6 +53,8 @@ pub struct Request<W> {
     pub client: ClientHash,
     /// What can be served stale.
     pub stale: Option<Arc<Entry>>,
+    /// Is it asked ahead of the end of an answer that is fresh yet?
+    pub ahead: bool,
     /// Who waits; none where the client was answered stale already.
     pub waiter: Option<Waiter<W>>,
 }
@@ -131,7 +134,7 @@ impl<W> Desk<W> {
             }
             return Opened::Joined(id);
         }
-        let Request { key, question, client, stale, waiter } = request;
+        let Request { key, question, client, stale, ahead, waiter } = request;
         // A question of ours has gone round: an upstream leads back here.
         if self.group.on_came_in(question.view().name, now) {
             return Opened::Refused(waiter, None, code::OTHER);
@@ -140,12 +143,17 @@ impl<W> Desk<W> {
         if self.group.servers().is_empty() || spared && !self.group.allows_while_down(now) {
             return Opened::Refused(waiter, stale, code::NO_REACHABLE_AUTHORITY);
         }
-        if waiter.is_none() && !self.group.allows_refresh(now) {
+        if waiter.is_none() && !ahead && !self.group.allows_refresh(now) {
             return Opened::Refused(None, stale, code::OTHER);
         }
         let name = question.view().name;
+        if ahead && !self.group.allows_ahead(name, now) {
+            return Opened::Refused(None, stale, code::OTHER);
+        }
         let (permit, yielded) = match self.group.enter(name, client, now) {
             Ok(permit) => (permit, None),
+            // Who has time makes nobody yield.
+            Err(_) if ahead => return Opened::Refused(None, stale, code::OTHER),
             Err(bound) => match self.make_room(bound, name, client, now) {
                 Some((permit, yielded)) => (permit, Some(yielded)),
                 None => {

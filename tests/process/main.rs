@@ -8,6 +8,7 @@ mod rfc;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod ahead;
 mod bytes;
 mod forward;
 mod neighbours;

@@ -100,6 +100,7 @@ pub fn policy() -> Arc<Policy> {
             outlook: Arc::new(Outlook::default()),
         }],
         rotate: true,
+        refresh_ahead: true,
     })
 }
 
