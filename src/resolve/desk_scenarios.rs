@@ -709,7 +709,7 @@ impl World {
                     self.step(id);
                 }
                 Coming::Wake(id) => self.step(id),
-                Coming::Probed(server, probe) => self.desk.group_mut().on_probe(server, probe, self.now),
+                Coming::Probed(server, probe) => self.desk.group_mut().on_probe(server, probe, self.now, self.now),
                 Coming::Copied(server, took) => self.desk.group_mut().on_copy(server, took, self.now),
             }
         }

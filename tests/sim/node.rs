@@ -629,7 +629,7 @@ impl World {
             let group = desk.group_mut();
             match probing.is_copy {
                 true => group.on_copy(server, (probe == Probe::Passed).then(|| now.since(begun)), now),
-                false => group.on_probe(server, probe, now),
+                false => group.on_probe(server, probe, begun, now),
             }
         });
     }
