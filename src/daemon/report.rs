@@ -56,6 +56,7 @@ impl Gather for Running {
             ready: self.ready.load(Ordering::Relaxed),
             listen: self.listening.iter().map(|a| ListenStatus { address: a.to_string(), waiting: None }).collect(),
             groups,
+            canaries: self.canaries.status(now),
             cache: CacheStatus {
                 bytes: census.bytes,
                 max_bytes: changing.began_with.cache.max_bytes,

@@ -36,9 +36,9 @@ impl Group {
         self.refreshes.withdraw(now)
     }
 
-    /// May one more name be asked ahead of the end of its answer? Takes the price of a refresh and of a second question;
-    /// half of what can be saved up of those is left to retries and hedges. A denial is no sign of trouble: it is not
-    /// counted.
+    /// May one more name be asked ahead of the end of its answer? Takes the price of a refresh and of a second
+    /// question; half of what can be saved up of those is left to retries and hedges. A denial is no sign of trouble:
+    /// it is not counted.
     #[must_use]
     pub fn allows_ahead(&mut self, name: &[u8], now: Moment) -> bool {
         self.belief() == Belief::Healthy

@@ -10,6 +10,7 @@ mod support;
 
 mod ahead;
 mod bytes;
+mod canary;
 mod forward;
 mod neighbours;
 mod network;
