@@ -55,7 +55,7 @@ pub struct Request<W> {
     pub stale: Option<Arc<Entry>>,
     /// Is it asked ahead of the end of an answer that is fresh yet?
     pub ahead: bool,
-    /// Who waits; none where the client was answered stale already.
+    /// Who waits; none where the client was answered already.
     pub waiter: Option<Waiter<W>>,
 }
 
@@ -139,6 +139,9 @@ impl<W> Desk<W> {
         if self.group.on_came_in(question.view().name, now) {
             return Opened::Refused(waiter, None, code::OTHER);
         }
+        if ahead && !self.group.allows_ahead(question.view().name, now) {
+            return Opened::Refused(None, stale, code::OTHER);
+        }
         let spared = self.group.is_spared(waiter.is_none());
         if self.group.servers().is_empty() || spared && !self.group.allows_while_down(now) {
             return Opened::Refused(waiter, stale, code::NO_REACHABLE_AUTHORITY);
@@ -147,9 +150,6 @@ impl<W> Desk<W> {
             return Opened::Refused(None, stale, code::OTHER);
         }
         let name = question.view().name;
-        if ahead && !self.group.allows_ahead(name, now) {
-            return Opened::Refused(None, stale, code::OTHER);
-        }
         let (permit, yielded) = match self.group.enter(name, client, now) {
             Ok(permit) => (permit, None),
             // Who has time makes nobody yield.
