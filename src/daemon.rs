@@ -46,6 +46,7 @@ use crate::observe::liveness::OwnListeners;
 use crate::observe::log::{self, Log};
 use crate::observe::metrics::Meters;
 use crate::serve::admit::Allowed;
+use crate::upkeep::canary::Canaries;
 use crate::upkeep::network::{self, Change};
 use crate::upkeep::source::{ConfigSource, Loaded, Refused, shown_path, state_directory};
 use crate::upkeep::{freeze, probe, system};
@@ -108,6 +109,7 @@ pub(crate) struct Running {
     listening: Vec<SocketAddr>,
     socket_remarks: Vec<String>,
     cache: Arc<Cache>,
+    canaries: Canaries,
     driver: Arc<Driver>,
     in_force: Arc<InForce>,
     stamps: AtomicU32,
@@ -185,6 +187,7 @@ pub fn run(start: Start) -> Result<(), Fatal> {
         listening: listening.clone(),
         socket_remarks: sockets.remarks.clone(),
         cache: cache.clone(),
+        canaries: Canaries::new(&listening),
         driver: driver.clone(),
         in_force: in_force.clone(),
         stamps,
@@ -466,6 +469,7 @@ impl Running {
                 running.cache.upkeep();
             }
         });
+        self.canaries.place(&config.canaries);
         tokio::spawn(self.clone().look_around(watch));
         let running = self.clone();
         tokio::spawn(network::run(move |change| running.on_network_change(change)));
@@ -641,6 +645,7 @@ impl Running {
             changing.last_reload_ok = true;
         }
         self.apply(&config, around);
+        self.canaries.place(&config.canaries);
         self.keep_accepted();
         report(Event::Reloaded { file, needs_restart: needs_restart.iter().map(|k| (*k).to_owned()).collect() });
         Ok(remarks)

@@ -250,6 +250,7 @@ impl Driver {
             client: opening.client_hash,
             stale: opening.stale,
             guarded: self.cache.guards().protected(opening.key, &question.view(), cell.stamp, now),
+            ahead: opening.ahead,
             waiter: way.map(|way| Waiter {
                 way,
                 deadline: opening.received + cell.with(|g| g.settings().deadline),

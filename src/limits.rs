@@ -114,6 +114,9 @@ pub const STALE_RECENT: Duration = Duration::from_secs(300);
 pub const FAILURE_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// A stale name is not asked again sooner than this after a failure (RFC 8767 §5: no more often than every 30 s).
 pub const STALE_RECHECK: Duration = Duration::from_secs(30);
+/// Least TTL, in seconds, of an answer that is asked again ahead of its end: a quarter of it is more than TTLs are
+/// rounded by, and the last tenth of it longer than an answer takes.
+pub const AHEAD_TTL_MIN: u32 = 5;
 /// Pause between snapshots of the cache.
 pub const SNAPSHOT_EVERY: Bound<Duration> = secs(300, 10, DAY);
 /// A snapshot is not written anew while fewer than one in so many of its entries have changed.

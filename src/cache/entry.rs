@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::ahead::Ahead;
 use super::freshness::{self, Standing};
 use super::key::Question;
 use crate::clock::Moment;
@@ -196,6 +197,8 @@ pub struct Entry {
     bits: u8,
     /// Copies of this entry outside the store must let go.
     gone: AtomicBool,
+    /// When it is asked again before it runs out.
+    pub ahead: Ahead,
     /// A stale answer is not asked again before this moment.
     ask_again_at: AtomicU64,
     /// Until when records of a better tier, whose place others of a worse one took, outweigh a denial; the tier stands
@@ -225,6 +228,7 @@ impl Entry {
             qtype: question.qtype,
             bits: question.bits(),
             gone: AtomicBool::new(false),
+            ahead: Ahead::default(),
             ask_again_at: AtomicU64::new(0),
             vouched: AtomicU64::new(0),
             held_until: AtomicU64::new(0),

@@ -2,12 +2,13 @@
 //!
 //! Pure but for the map itself, which lives behind [`store::Store`]. A [`Key`] finds an [`Entry`]; an entry holds the
 //! last good answer as the packet that came, and beside it the last failure. [`freshness`] is the arithmetic of
-//! fresh, stale and gone; [`guard`] says what may take the place of what; [`front`] is the worker's own small copy
-//! of what it hits most.
+//! fresh, stale and gone; [`ahead`] says what is asked again before it runs out; [`guard`] says what may take the
+//! place of what; [`front`] is the worker's own small copy of what it hits most.
 //!
 //! Invariants: a failure never overwrites data; data never outlives its TTL by more than `max_age` towards a client;
 //! the map's own clock decides nothing.
 
+pub mod ahead;
 pub mod entry;
 pub mod freshness;
 pub mod front;
@@ -87,6 +88,9 @@ impl Cache {
             if let Some((tier, until)) = guard::inherits(had, new, max_age, now) {
                 entry.vouch(tier, until);
             }
+        }
+        if let Some(new) = entry.data() {
+            entry.ahead.follow(key, new, old.as_ref().and_then(|had| Some((&had.ahead, had.data()?))));
         }
         match entry.data() {
             Some(data) if data.good => self.guards.on_good(key, &entry, now),

@@ -4,7 +4,7 @@
 //! out; every other one is shown by its name, so that nothing that the process says is lost.
 //!
 //! Of a status it knows `version`, `uptime_seconds`, `listen[]`, `groups[{name, tier_in_use, belief,
-//! servers[{name, address, tier, state, reason, latency_ms}]}]`, `cache{bytes, max_bytes, entries}`,
+//! servers[{name, address, tier, state, reason, latency_ms}]}]`, `canaries[]`, `cache{bytes, max_bytes, entries}`,
 //! `config{file, hash, age_seconds, fallback, needs_restart[]}`, `events[{level, text, unix}]` and `warnings[]`.
 
 use std::fmt::Write;
@@ -46,6 +46,9 @@ pub fn status(status: &Value) -> String {
     for group in list(fields.remove("groups")) {
         write_group(group, &mut out);
     }
+    for canary in list(fields.remove("canaries")) {
+        write_canary(canary, &mut out);
+    }
     let events = list(fields.remove("events"));
     write_rest(&fields, 0, &mut out);
     for event in &events {
@@ -59,6 +62,29 @@ fn write_event(event: &Value, out: &mut String) {
     let seconds = event.get("unix").and_then(Value::as_u64).unwrap_or(0) % 86_400;
     let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     let _ = writeln!(out, "event     {h:02}:{m:02}:{s:02}Z {:5} {}", field("level"), field("text"));
+}
+
+fn write_canary(canary: Value, out: &mut String) {
+    let Value::Object(mut canary) = canary else { return };
+    let mut field = |name: &str| canary.remove(name).filter(|v| !v.is_null());
+    let name = field("canary").map_or_else(|| "?".to_owned(), |v| scalar(&v));
+    let word = match field("success") {
+        None => "",
+        Some(Value::Bool(true)) => "fine: ",
+        Some(_) => "failing: ",
+    };
+    let reason = field("reason").map_or_else(String::new, |v| scalar(&v));
+    let _ = write!(out, "canary    {name}  {word}{reason}");
+    if let Some(seconds) = field("seconds").as_ref().and_then(Value::as_f64) {
+        let _ = write!(out, ", in {:.1} ms", seconds * 1e3);
+    }
+    for (name, words) in [("age_seconds", "ago"), ("failing_seconds", "since it began to fail")] {
+        if let Some(seconds) = field(name).as_ref().and_then(Value::as_u64) {
+            let _ = write!(out, ", {} {words}", age(seconds));
+        }
+    }
+    out.push('\n');
+    write_rest(&canary, 10, out);
 }
 
 /// What would be done with a question, and why.
@@ -262,6 +288,11 @@ mod tests {
                       "latency_ms": null, "outstanding": 2 },
                 ],
             }],
+            "canaries": [
+                { "canary": "www.example.org. A", "success": false, "reason": "NXDOMAIN", "seconds": 0.0021,
+                  "age_seconds": 3, "failing_seconds": 93 },
+                { "canary": "x. AAAA", "success": null, "reason": "not asked yet", "seconds": null },
+            ],
             "warnings": ["admin.listen is taken"],
             "rates": { "queries_per_second": 12.5 },
         }));
@@ -278,6 +309,8 @@ cache     1234 answers in 5MiB of 64MiB
 group     default: healthy, tier 1 in use
           tier 1  192.0.2.1:53       fit   3 ms
           tier 2  far 192.0.2.22:53  down        3 probes failed  outstanding 2
+canary    www.example.org. A  failing: NXDOMAIN, in 2.1 ms, 3s ago, 1m33s since it began to fail
+canary    x. AAAA  not asked yet
 rates
   queries per second  12.5
 ";

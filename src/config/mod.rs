@@ -25,6 +25,7 @@ mod mistake;
 mod text;
 mod upstream;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ use crate::cache::freshness::{Patience, StaleSettings, TtlSettings};
 use crate::cache::guard::GuardSettings;
 use crate::listen::ListenSettings;
 use crate::observe::{AdminSettings, CanarySettings, LogFormat, LogLevel, LogSettings};
-use crate::serve::admit::AdmitSettings;
+use crate::serve::admit::{AdmitSettings, Allowed};
 use crate::serve::local::LocalSettings;
 use crate::upstream::{GroupSettings, ServerSettings};
 
@@ -170,6 +171,13 @@ fn finish(reader: &mut Reader<'_>, draft: &mut Draft, root: &toml::de::DeTable<'
             Some("say who may ask: [access] allow = [\"loopback\", \"local\"]"),
         );
     }
+    if let (Some(first), Some(canaries)) = (listen.first(), root.get("canary"))
+        && !may_ask_itself(first.ip().to_canonical(), &draft.config.admit.allow)
+    {
+        let what =
+            format!("canary: access.allow has no place for {first}, from which canaries ask: they are refused");
+        reader.warn(canaries.span(), what);
+    }
     if let (Some(address), Some(span)) = (draft.config.admin.listen, draft.seen.admin_listen.clone())
         && !address.ip().to_canonical().is_loopback()
         && draft.config.admin.allow.is_empty()
@@ -180,6 +188,16 @@ fn finish(reader: &mut Reader<'_>, draft: &mut Draft, root: &toml::de::DeTable<'
             Some("say who may look: allow = [\"192.0.2.0/24\"]"),
         );
     }
+}
+
+/// May this node ask from the address that it listens on, as far as the file tells? Loopback always may.
+fn may_ask_itself(address: IpAddr, allow: &[Allowed]) -> bool {
+    let allows = |allowed: &Allowed| match allowed {
+        Allowed::Loopback => false,
+        Allowed::Local | Allowed::Private => true,
+        Allowed::Net(net) => net.contains(&address),
+    };
+    address.is_loopback() || address.is_unspecified() || allow.iter().any(allows)
 }
 
 /// A checked configuration. Each judge owns its own settings; this only holds them.

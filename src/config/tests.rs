@@ -283,6 +283,25 @@ fn a_server_that_is_evenkeel_itself_is_refused() {
 //------------ Warnings ----------------------------------------------------------------------------------------------
 
 #[test]
+fn canaries_that_would_be_refused_are_warned_of() {
+    let warns = |listen: &str, allow: &str| {
+        let text =
+            format!("[listen]\ndns = [\"{listen}\"]\n[access]\nallow = [\"{allow}\"]\n[[canary]]\nname = \"x\"");
+        read_with(&text, &[]).unwrap().1
+    };
+    for (listen, allow) in [
+        ("127.0.0.1:53", "198.51.100.0/24"),
+        ("0.0.0.0:53", "198.51.100.0/24"),
+        ("192.0.2.1:53", "192.0.2.0/24"),
+        ("192.0.2.1:53", "local"),
+    ] {
+        assert_eq!(warns(listen, allow), [""; 0], "{listen} {allow}");
+    }
+    let want = "f:5:1: canary: access.allow has no place for 192.0.2.1:53, from which canaries ask: they are refused";
+    assert_eq!(warns("192.0.2.1:53", "198.51.100.0/24"), [want]);
+}
+
+#[test]
 fn guards_and_canaries_are_read_and_what_is_wrong_in_them_is_said() {
     let text = "[[guard]]\nnames = [\"*.x\", \"y\"]\nhold = \"1h\"\n[[guard]]\nnames = \"z\"\n\
                 [[canary]]\nname = \"x\"\nexpect = \"192.0.2.1\"\n[[canary]]\nname = \"x\"\ntype = \"AAAA\"";

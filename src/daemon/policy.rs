@@ -175,6 +175,7 @@ pub fn over(
         routes: Routes::new(zones),
         groups: groups.collect(),
         rotate: config.cache.rotate,
+        refresh_ahead: config.cache.refresh_ahead,
     };
     (Arc::new(policy), remarks)
 }

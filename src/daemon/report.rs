@@ -58,6 +58,7 @@ impl Gather for Running {
             ready: self.ready.load(Ordering::Relaxed),
             listen: self.listening.iter().map(|a| ListenStatus { address: a.to_string(), waiting: None }).collect(),
             groups,
+            canaries: self.canaries.status(now),
             cache: CacheStatus {
                 bytes: census.bytes,
                 max_bytes: changing.began_with.cache.max_bytes,
@@ -169,6 +170,11 @@ impl Controlled for Running {
             Some((d, Standing::Fresh { age })) => {
                 source = "fresh";
                 steps.push(format!("cache: fresh, {} s left, {}", d.ttl.saturating_sub(age), said(d)));
+                let begins = entry.as_ref().and_then(|e| e.ahead.begins()).filter(|_| policy.refresh_ahead);
+                if let Some(at) = begins {
+                    let left = now.until(at).as_secs();
+                    steps.push(format!("cache: asked again ahead of its end, if asked for twice after {left} s"));
+                }
             }
             Some((d, Standing::Stale { past })) => {
                 source = "stale";

@@ -3,7 +3,7 @@
 //! Where something happens that an operator should know, an [`Event`] is made and handed to [`report`]: that writes
 //! one log line and keeps it among the last hundred for status. An event has a level, a stable word, which is also
 //! its name in JSON lines, and a sentence. No event holds a client's address, and none a DNS name but for those of
-//! guards: they are few, and their operator asked to be told.
+//! guards and canaries: they are few, and their operator asked to be told.
 //!
 //! Lines are limited where they are made: of one kind and subject (a server, a group, an address) at most
 //! [`LINES_PER_MINUTE`] a minute. What is held back is counted, and the next line of the kind says how many.
@@ -111,6 +111,20 @@ pub enum Event {
         group: String,
         /// Its name.
         server: String,
+    },
+    /// A canary's answer is not as expected, or does not come.
+    CanaryFails {
+        /// Its name and type.
+        canary: String,
+        /// Why.
+        reason: String,
+    },
+    /// It is as expected again.
+    CanarySucceeds {
+        /// Its name and type.
+        canary: String,
+        /// How long it was not.
+        failed_for: Duration,
     },
     /// Nothing comes from any server of an address family of a group.
     FamilyBroken {
@@ -312,6 +326,7 @@ impl Event {
             | Event::Guard(GuardChange::Held(..) | GuardChange::Gone(_))
             | Event::Frozen { .. }
             | Event::FamilyBroken { .. }
+            | Event::CanaryFails { .. }
             | Event::NetworkUnwatched { .. }
             | Event::ClockJumped { .. } => LogLevel::Warn,
             Event::TierShift { from, to, .. } if *to == 0 || *to > *from && *from != 0 => LogLevel::Warn,
@@ -337,6 +352,8 @@ impl Event {
             Event::GroupHealed { .. } => "group_healed",
             Event::ServerLoops { .. } => "server_loops",
             Event::ServerLoopsNoMore { .. } => "server_loops_no_more",
+            Event::CanaryFails { .. } => "canary_fails",
+            Event::CanarySucceeds { .. } => "canary_succeeds",
             Event::FamilyBroken { .. } => "family_broken",
             Event::FamilyWorks { .. } => "family_works",
             Event::AskAt { .. } => "ask_at",
@@ -393,6 +410,7 @@ impl Event {
             | Event::ServerSuspectNoMore { group, server }
             | Event::ServerDown { group, server, .. }
             | Event::ServerUp { group, server, .. } => format!("{group} {server}"),
+            Event::CanaryFails { canary, .. } | Event::CanarySucceeds { canary, .. } => canary.clone(),
             Event::SystemRemark { remark } | Event::ConfigRemark { remark } | Event::HostsRemark { remark } => {
                 remark.clone()
             }
@@ -447,6 +465,10 @@ impl fmt::Display for Event {
             ),
             Event::ServerLoopsNoMore { group, server } => {
                 write!(f, "{group}: {server} does not lead back to evenkeel any more: it is asked again")
+            }
+            Event::CanaryFails { canary, reason } => write!(f, "the canary {canary} fails: {reason}"),
+            Event::CanarySucceeds { canary, failed_for } => {
+                write!(f, "the canary {canary} succeeds, after {}", Span(*failed_for))
             }
             Event::FamilyBroken { group, family } => {
                 write!(f, "{group}: nothing comes from any {family} server: they are left out until something does")

@@ -74,12 +74,18 @@ impl Liveness for OwnListeners {
     }
 }
 
-fn reachable(bound: SocketAddr) -> SocketAddr {
+/// Where a bound address is reached from this node.
+pub fn reachable(bound: SocketAddr) -> SocketAddr {
     match bound.ip() {
         IpAddr::V4(a) if a.is_unspecified() => (Ipv4Addr::LOCALHOST, bound.port()).into(),
         IpAddr::V6(a) if a.is_unspecified() => (Ipv6Addr::LOCALHOST, bound.port()).into(),
         _ => bound,
     }
+}
+
+/// Any address of the same family.
+pub fn any_beside(address: SocketAddr) -> IpAddr {
+    if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
 }
 
 async fn ask_within(ask: impl Future<Output = std::io::Result<u16>>) -> Result<(), String> {
@@ -119,8 +125,7 @@ impl Asked {
 }
 
 async fn ask_udp(address: SocketAddr) -> std::io::Result<u16> {
-    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0)).await?;
+    let socket = UdpSocket::bind((any_beside(address), 0)).await?;
     socket.connect(address).await?;
     let asked = Asked::new();
     socket.send(&asked.packet).await?;

@@ -259,6 +259,8 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("evenkeel_frozen", Kind::Gauge, "Is a freeze in force?"),
     ("evenkeel_budget_denied_total", Kind::Counter, "Second questions that the budget denied"),
     ("evenkeel_bulkhead_rejected_total", Kind::Counter, "Questions that a bound refused"),
+    ("evenkeel_canary_success", Kind::Gauge, "1 where a canary's last answer was as expected"),
+    ("evenkeel_canary_seconds", Kind::Gauge, "How long it took"),
     ("evenkeel_config_last_reload_successful", Kind::Gauge, "1 where the last reload was taken"),
     (
         "evenkeel_config_last_reload_success_timestamp_seconds",
@@ -370,6 +372,13 @@ impl Page {
         self.counter("evenkeel_udp_receive_drops_total", &[], s.udp_receive_drops);
         self.gauge("evenkeel_tcp_connections", &[], s.tcp_connections as f64);
         self.counter("evenkeel_log_dropped_total", &[], s.log_dropped);
+        for c in &s.canaries {
+            let of_canary = [("canary", c.canary.as_str())];
+            if let (Some(success), Some(seconds)) = (c.success, c.seconds) {
+                self.gauge("evenkeel_canary_success", &of_canary, success.into());
+                self.gauge("evenkeel_canary_seconds", &of_canary, seconds);
+            }
+        }
         for group in &s.groups {
             let of_group = [("group", group.name.as_str())];
             self.gauge("evenkeel_in_flight", &of_group, group.in_flight as f64);
@@ -456,7 +465,8 @@ mod tests {
         cache_entries cache_evictions_total in_flight in_flight_max upstream_questions_total upstream_failures_total \
         upstream_seconds upstream_state tier_in_use tier_shifts_total budget_denied_total bulkhead_rejected_total \
         config_last_reload_successful config_last_reload_success_timestamp_seconds config_fallback \
-        guard_names guard_held_total frozen udp_receive_drops_total tcp_connections log_dropped_total build_info";
+        guard_names guard_held_total frozen udp_receive_drops_total tcp_connections log_dropped_total canary_success \
+        canary_seconds build_info";
 
     #[test]
     fn the_page_has_each_metric_of_the_interface_and_no_other() {

@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub listen: Vec<ListenStatus>,
     /// Groups of upstreams.
     pub groups: Vec<GroupStatus>,
+    /// Canaries.
+    pub canaries: Vec<CanaryStatus>,
     /// The cache.
     pub cache: CacheStatus,
     /// Names that are held.
@@ -142,6 +144,23 @@ impl Questions {
             ("refresh", self.refresh),
         ]
     }
+}
+
+/// One canary.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct CanaryStatus {
+    /// Its name and type.
+    pub canary: String,
+    /// Was its last answer as expected? `None` before the first.
+    pub success: Option<bool>,
+    /// What its last answer was, in words.
+    pub reason: String,
+    /// How long that took.
+    pub seconds: Option<f64>,
+    /// Seconds since then.
+    pub age_seconds: Option<u64>,
+    /// Seconds since it began to fail; `None` where it does not.
+    pub failing_seconds: Option<u64>,
 }
 
 /// The cache.
@@ -267,6 +286,24 @@ pub fn page(s: &Snapshot) -> String {
         }
         body += "</table>";
     }
+    if !s.canaries.is_empty() {
+        body += "<h2>Canaries</h2><table><tr><th>name and type<th>last answer<th>took<th>failing for</tr>";
+    }
+    for c in &s.canaries {
+        let class = if c.success == Some(false) { "w" } else { "ok" };
+        let took = c.seconds.map_or_else(String::new, |s| format!("{:.1} ms", s * 1e3));
+        let failing = c.failing_seconds.map(|s| Span(std::time::Duration::from_secs(s)).to_string());
+        let _ = write!(
+            body,
+            "<tr class={class}><td>{}<td>{}<td>{took}<td>{}</tr>",
+            Html(&c.canary),
+            Html(&c.reason),
+            failing.unwrap_or_default(),
+        );
+    }
+    if !s.canaries.is_empty() {
+        body += "</table>";
+    }
     let _ = write!(
         body,
         "<h2>Cache</h2><p>{} entries, {} of {} KiB</p><h2>Configuration</h2><p>{}, {} old{}</p><h2>Events</h2><ul>",
@@ -362,6 +399,14 @@ pub(crate) mod tests {
                 budget_denied: 1,
                 bulkhead_rejected: BTreeMap::from([("group", 2)]),
                 tier_shifts: BTreeMap::from([("down", 3)]),
+            }],
+            canaries: vec![CanaryStatus {
+                canary: "www.example.org. A".into(),
+                success: Some(true),
+                reason: "1 A record".into(),
+                seconds: Some(0.002),
+                age_seconds: Some(3),
+                failing_seconds: None,
             }],
             cache: CacheStatus { bytes: 10, max_bytes: 100, entries: 1, evictions: 2 },
             guard: GuardStatus { names_held: 1, held_total: 2, held: vec![HoldStatus::default()] },

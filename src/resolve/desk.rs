@@ -14,6 +14,7 @@
 //! - A bound that is full is first looked through for the oldest hopeless question: one that nobody has answered
 //!   although a server was given its time. It yields its place and is answered as by a refusal. A zone that is known
 //!   to fail has few places and no such claim.
+//! - What is asked ahead of its end is asked only while all is well ([`Group::allows_ahead`]); nobody yields to it.
 //! - A refusal is a limit of ours: it is neither remembered nor evidence.
 //!
 //! Invariant: a permit is held for exactly the pursuits that are open.
@@ -54,7 +55,9 @@ pub struct Request<W> {
     pub stale: Option<Arc<Entry>>,
     /// The last good answer, where a guard protects it.
     pub guarded: Option<Arc<Entry>>,
-    /// Who waits; none where the client was answered stale already.
+    /// Is it asked ahead of the end of an answer that is fresh yet?
+    pub ahead: bool,
+    /// Who waits; none where the client was answered already.
     pub waiter: Option<Waiter<W>>,
 }
 
@@ -133,21 +136,26 @@ impl<W> Desk<W> {
             }
             return Opened::Joined(id);
         }
-        let Request { key, question, client, stale, guarded, waiter } = request;
+        let Request { key, question, client, stale, guarded, ahead, waiter } = request;
         // A question of ours has gone round: an upstream leads back here.
         if self.group.on_came_in(question.view().name, now) {
             return Opened::Refused(waiter, None, code::OTHER);
+        }
+        if ahead && !self.group.allows_ahead(question.view().name, now) {
+            return Opened::Refused(None, stale, code::OTHER);
         }
         let spared = self.group.is_spared(waiter.is_none());
         if self.group.servers().is_empty() || spared && !self.group.allows_while_down(now) {
             return Opened::Refused(waiter, stale, code::NO_REACHABLE_AUTHORITY);
         }
-        if waiter.is_none() && !self.group.allows_refresh(now) {
+        if waiter.is_none() && !ahead && !self.group.allows_refresh(now) {
             return Opened::Refused(None, stale, code::OTHER);
         }
         let name = question.view().name;
         let (permit, yielded) = match self.group.enter(name, client, now) {
             Ok(permit) => (permit, None),
+            // Who has time makes nobody yield.
+            Err(_) if ahead => return Opened::Refused(None, stale, code::OTHER),
             Err(bound) => match self.make_room(bound, name, client, now) {
                 Some((permit, yielded)) => (permit, Some(yielded)),
                 None => {

@@ -8,7 +8,8 @@ use super::attempt::AttemptId;
 use super::desk::{Desk, Opened, PursuitId, Request};
 use super::pursuit::{Answer, Step, Waiter};
 use super::vet::{Fault, Verdict};
-use crate::cache::entry::{GroupStamp, Kind, Packed};
+use crate::cache::ahead::Ahead;
+use crate::cache::entry::{Data, GroupStamp, Kind, Packed};
 use crate::cache::key::{Keys, Question};
 use crate::clock::Moment;
 use crate::limits::{FAILING_ZONE_IN_FLIGHT_MAX, REFRESHES_PER_SECOND};
@@ -276,6 +277,91 @@ fn refreshes_go_out_at_no_more_than_the_groups_rate() {
     assert_eq!(more, REFRESHES_PER_SECOND as usize / 10);
 }
 
+//------------ Ahead of the end --------------------------------------------------------------------------------------
+
+#[test]
+fn what_is_asked_ahead_is_paid_from_second_questions_and_leaves_half_of_them() {
+    let mut w = World::warm(|_| Does::Answers(1));
+    let begun = (0..100).filter(|n| w.ahead(&format!("n{n}.test"))).count();
+    assert_eq!((begun, w.asked(&[AskKind::Refresh])), (10, 10));
+    assert_eq!(w.desk.group().budget_denied(), 0, "a denial is no sign of trouble");
+    w.pass(MS(100));
+    assert_eq!((0..100).filter(|n| w.ahead(&format!("n{n}.test"))).count(), 5, "50 a second");
+    let spare = w.desk.group_mut();
+    assert!((0..10).all(|_| spare.allows_second(ClientHash(CLIENT), true, w.now)), "the other half");
+}
+
+#[test]
+fn nothing_is_asked_ahead_before_a_first_answer_nor_once_the_servers_are_silent() {
+    let mut w = World::new(|name| if name.contains("warm") { Does::Answers(2) } else { Does::Silent });
+    assert!(!w.ahead("www.test"), "untried");
+    w.ask("warm.test", CLIENT);
+    w.pass(MS(5));
+    assert!(w.ahead("www.test"), "healthy");
+    w.probes_answer = false;
+    for n in 0..100 {
+        w.ask(&format!("www.site{n}.test"), n % 5);
+        w.pass(MS(20));
+    }
+    assert_ne!(w.desk.group().belief(), Belief::Healthy);
+    assert!(!w.ahead("www.other.test"));
+}
+
+#[test]
+fn who_asks_while_it_is_asked_ahead_joins_and_the_other_way_round() {
+    let mut w = World::warm(|_| Does::Answers(5));
+    let before = w.packets[0];
+    assert!(w.ahead("www.test"));
+    let id = w.ask("www.test", CLIENT).unwrap();
+    assert!(w.ahead("www.test"));
+    w.pass(MS(10));
+    assert_eq!((w.packets[0] - before, w.seen[&id].as_str()), (1, "fresh after 5 ms"));
+}
+
+#[test]
+fn nobody_yields_to_what_is_asked_ahead_and_its_refusal_is_not_counted() {
+    let mut w = World::warm(|name| if name.contains("slow") { Does::Silent } else { Does::Answers(2) });
+    w.settings.in_flight_max = 4;
+    w.rewarm();
+    let old: Vec<_> = (0..4).map(|n| w.ask(&format!("www.slow{n}.test"), CLIENT).unwrap()).collect();
+    w.speaks();
+    w.pass(MS(310));
+    assert!(!w.ahead("www.good.test"));
+    assert!(old.iter().all(|id| !w.seen.contains_key(id)));
+    assert_eq!(w.desk.group().bulkhead().rejected()[0].1, 0);
+}
+
+// Ten thousand popular names of one TTL that came in one moment: a process that starts, or a herd before it.
+#[test]
+fn ten_thousand_names_that_run_out_together_are_asked_ahead_one_by_one() {
+    let mut w = World::warm(|_| Does::Answers(1));
+    let ttl = Duration::from_secs(60);
+    let mut windows: Vec<(Moment, String)> = (0..10_000)
+        .map(|n| {
+            let name = format!("n{n}.site{}.test", n % 100);
+            let wire: Name = name.parse().unwrap();
+            let question = Question { name: wire.as_wire(), qtype: 1, dnssec_ok: false, cd: false };
+            let data = Data::new(Packed::of_a_minute(Kind::Positive), 0, GroupStamp(1), w.now);
+            let ahead = Ahead::default();
+            ahead.follow(w.keys.key(&question), &data, None);
+            (ahead.begins().unwrap(), name)
+        })
+        .collect();
+    windows.sort();
+    let (begun, end) = (w.now, w.now + ttl);
+    assert!(begun + ttl * 3 / 4 <= windows[0].0 && windows[9_999].0 < end - ttl / 20);
+    let mut each_second = [0; 60];
+    for (at, name) in windows {
+        w.pass(w.now.until(at));
+        if w.ahead(&name) {
+            each_second[w.now.since(begun).as_secs() as usize] += 1;
+        }
+    }
+    assert!(each_second.iter().all(|n| *n <= 60), "{each_second:?}");
+    assert!(each_second.iter().sum::<u32>() > 400, "{each_second:?}");
+    assert!(!w.changes.iter().any(|c| matches!(c, Change::Down(..) | Change::Dark)), "{:?}", w.changes);
+}
+
 //------------ One client, one zone ----------------------------------------------------------------------------------
 
 // A tenant owns a thousand zones that the primary fails and the secondary answers; others ask for what works.
@@ -473,6 +559,19 @@ impl World {
         }
     }
 
+    /// The group has answered.
+    fn warm(does: impl Fn(&str) -> Does + 'static) -> Self {
+        let mut w = Self::new(does);
+        w.rewarm();
+        w
+    }
+
+    fn rewarm(&mut self) {
+        self.reset();
+        self.ask("warm.test", CLIENT);
+        self.pass(Duration::from_secs(3));
+    }
+
     fn reset(&mut self) {
         self.desk = Desk::new(Group::new(self.settings.clone(), self.now), GroupStamp(1));
     }
@@ -484,14 +583,18 @@ impl World {
 
     fn open_named(&mut self, name: &Name, client: u32) -> Option<PursuitId> {
         let waiter = Waiter { way: (), deadline: self.now + MS(4000), stale_at: Moment::NEVER };
-        self.open(name, client, Some(waiter))
+        self.open(name, client, false, Some(waiter))
     }
 
     fn refresh(&mut self, name: &str) -> bool {
-        self.open(&name.parse().unwrap(), CLIENT, None).is_some()
+        self.open(&name.parse().unwrap(), CLIENT, false, None).is_some()
     }
 
-    fn open(&mut self, name: &Name, client: u32, waiter: Option<Waiter<()>>) -> Option<PursuitId> {
+    fn ahead(&mut self, name: &str) -> bool {
+        self.open(&name.parse().unwrap(), CLIENT, true, None).is_some()
+    }
+
+    fn open(&mut self, name: &Name, client: u32, ahead: bool, waiter: Option<Waiter<()>>) -> Option<PursuitId> {
         let question = Question { name: name.as_wire(), qtype: 1, dnssec_ok: false, cd: false };
         let request = Request {
             key: self.keys.key(&question),
@@ -499,6 +602,7 @@ impl World {
             client: ClientHash(client),
             stale: None,
             guarded: None,
+            ahead,
             waiter,
         };
         match self.desk.open(request, self.now) {
@@ -606,7 +710,7 @@ impl World {
                     self.step(id);
                 }
                 Coming::Wake(id) => self.step(id),
-                Coming::Probed(server, probe) => self.desk.group_mut().on_probe(server, probe, self.now),
+                Coming::Probed(server, probe) => self.desk.group_mut().on_probe(server, probe, self.now, self.now),
                 Coming::Copied(server, took) => self.desk.group_mut().on_copy(server, took, self.now),
             }
         }

@@ -274,7 +274,7 @@ fn the_first_packet_ends_silence_without_hold() {
     }
     assert_eq!(w.group.belief(), Belief::Silent);
     w.servers[0] = answers(2);
-    w.group.on_probe(ServerId(0), crate::upstream::health::Probe::Passed, w.now);
+    w.group.on_probe(ServerId(0), crate::upstream::health::Probe::Passed, w.now, w.now);
     assert_eq!(w.group.belief(), Belief::Healthy);
 }
 
@@ -313,7 +313,7 @@ fn a_gray_server_loses_its_share_by_evidence_and_gets_it_back_by_copies_only() {
     }
     assert_eq!(w.group.server(ServerId(0)).state().0, "down");
     for _ in 0..50 {
-        w.group.on_probe(ServerId(0), crate::upstream::health::Probe::Passed, w.now);
+        w.group.on_probe(ServerId(0), crate::upstream::health::Probe::Passed, w.now, w.now);
     }
     assert_eq!(w.group.server(ServerId(0)).state().0, "down", "probes do not acquit");
     w.servers[0] = answers(2);

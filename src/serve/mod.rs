@@ -7,7 +7,8 @@
 //! 2. May this client ask, now ([`admit`])?
 //! 3. Is it a question that is never forwarded: another class, a meta type, ANY?
 //! 4. Do we own the answer ([`local`])?
-//! 5. Is it in the cache: fresh ▸ reply; held by a guard ▸ reply; stale ▸ reply or wait; failed of late ▸ say so?
+//! 5. Is it in the cache: fresh ▸ reply, and ask again near its end where it is popular ([`crate::cache::ahead`]);
+//!    held by a guard ▸ reply; stale ▸ reply or wait; failed of late ▸ say so?
 //! 6. Does the client want recursion at all?
 //! 7. Otherwise the question is open ([`Opening`]) and goes to the driver, with the group that [`route`] names.
 //!
@@ -64,7 +65,7 @@ pub struct Client {
 pub enum Outcome<O> {
     /// This many bytes of `out` are the reply.
     Reply(usize),
-    /// The reply goes out, and behind it a stale name is asked again.
+    /// The reply goes out, and behind it the name is asked again: it is stale, or soon will be.
     ReplyAndOpen(usize, O),
     /// Nothing is sent.
     Drop,
@@ -108,6 +109,8 @@ pub struct Policy {
     pub groups: Vec<GroupPolicy>,
     /// Do addresses turn on every hit?
     pub rotate: bool,
+    /// Is what is asked often asked again before it runs out?
+    pub refresh_ahead: bool,
 }
 
 /// What the path must know of a group.
@@ -144,6 +147,8 @@ pub struct Opening {
     pub stale: Option<Arc<Entry>>,
     /// When the client gets it.
     pub stale_at: Moment,
+    /// Was the answer fresh, and is the name asked again ahead of its end?
+    pub ahead: bool,
     /// Places by which the addresses of its answer are turned.
     pub turn: u32,
     /// When the query came.
@@ -164,7 +169,7 @@ enum Path {
     Done(usize, Source),
     /// With an RCODE that does not fit into the header.
     DoneWith(usize, Source, u16),
-    DoneAndAgain(usize, Box<Opening>),
+    DoneAndAgain(usize, Source, Box<Opening>),
     Silence,
     Open(Box<Opening>),
 }
@@ -185,7 +190,7 @@ impl Door {
         let (outcome, source, rcode) = match self.judge(packet, client, out, now) {
             Path::Done(n, source) => (Outcome::Reply(n), source, rcode_of(&out[..n])),
             Path::DoneWith(n, source, rcode) => (Outcome::Reply(n), source, rcode),
-            Path::DoneAndAgain(n, open) => (Outcome::ReplyAndOpen(n, open), Source::Stale, rcode_of(&out[..n])),
+            Path::DoneAndAgain(n, source, open) => (Outcome::ReplyAndOpen(n, open), source, rcode_of(&out[..n])),
             Path::Silence => (Outcome::Drop, Source::Dropped, 0),
             Path::Open(open) => return Outcome::Open(open),
         };
@@ -254,28 +259,45 @@ impl Door {
             && data.group == group.stamp
             && let Standing::Fresh { .. } = data.standing(group.stale.max_age, due_before, now)
         {
-            return Path::Done(reply::fresh(&query, data, Manner { limit, turn }, now, out), Source::Fresh);
+            let manner = Manner { limit, turn };
+            let n = reply::fresh(&query, data, manner, now, out);
+            if !entry.ahead.is_open(now) {
+                return Path::Done(n, Source::Fresh);
+            }
+            let asking = Asking { query, question, key, client, manner, now };
+            return Self::ahead(n, &self.policy, group, entry, &asking);
         }
         if !query.rd() {
             return refuse(code::NOT_AUTHORITATIVE, out);
         }
         let Some(group) = group else { return refused(query, Some(reply::ede(code::NOT_READY)), out) };
-        let bound = self.policy.admit.bound_client(client.address);
-        let client_hash = ClientHash::of(self.policy.admit.prefix_of(client.address));
-        let asking = Asking { query, question, key, client, bound, client_hash, manner: Manner { limit, turn }, now };
-        Self::not_fresh(&self.cache, &self.tally, group, entry.cloned(), asking, out)
+        let asking = Asking { query, question, key, client, manner: Manner { limit, turn }, now };
+        Self::not_fresh(&self.cache, &self.tally, &self.policy.admit, group, entry.cloned(), &asking, out)
+    }
+
+    /// A fresh answer went out near its end: what is asked often is asked again, while its group is well.
+    #[cold]
+    fn ahead(n: usize, policy: &Policy, group: &GroupPolicy, entry: &Arc<Entry>, asking: &Asking<'_>) -> Path {
+        let may_ask = policy.refresh_ahead && asking.query.rd() && group.outlook.belief() == Belief::Healthy;
+        if !may_ask || !entry.ahead.claim(asking.now) {
+            return Path::Done(n, Source::Fresh);
+        }
+        let mut opening = asking.open(&policy.admit, group, group.stale, Some(entry.clone()), Moment::NEVER);
+        opening.ahead = true;
+        Path::DoneAndAgain(n, Source::Fresh, opening)
     }
 
     /// The entry is stale, remembers a failure, or is not there.
     fn not_fresh(
         cache: &Cache,
         tally: &Tally,
+        admit: &Admit,
         group: &GroupPolicy,
         entry: Option<Arc<Entry>>,
-        asking: Asking<'_>,
+        asking: &Asking<'_>,
         out: &mut [u8],
     ) -> Path {
-        let Asking { query, question, key, manner, now, .. } = asking;
+        let Asking { query, question, key, manner, now, .. } = *asking;
         let due_before = cache.due_before();
         let settings = cache.in_force(group.stale, now);
         let entry = entry.or_else(|| cache.look_held(key, &question, group.stamp, now));
@@ -285,10 +307,11 @@ impl Door {
             let standing = data.standing(settings.max_age, due_before, now);
             let (n, past) = reply::stale(&query, (data, true), standing, &settings, manner, now, out);
             tally.stale(past);
-            return match entry.claim_asking(spread(GUARD_ASK_EVERY, key), now) {
-                true => Path::DoneAndAgain(n, asking.open(group, settings, Some(entry.clone()), Moment::NEVER)),
-                false => Path::Done(n, Source::Stale),
-            };
+            if !entry.claim_asking(spread(GUARD_ASK_EVERY, key), now) {
+                return Path::Done(n, Source::Stale);
+            }
+            let opening = asking.open(admit, group, settings, Some(entry.clone()), Moment::NEVER);
+            return Path::DoneAndAgain(n, Source::Stale, opening);
         }
         let healings = group.outlook.healings();
         let belief = group.outlook.belief();
@@ -311,7 +334,7 @@ impl Door {
                     );
                     Path::Done(n, Source::Failed)
                 }
-                None => Path::Open(asking.open(group, settings, None, Moment::NEVER)),
+                None => Path::Open(asking.open(admit, group, settings, None, Moment::NEVER)),
             };
         };
         let ttl = entry.data().map_or(0, |d| d.ttl);
@@ -323,7 +346,7 @@ impl Door {
             ttl,
         });
         if wait > Duration::ZERO {
-            return Path::Open(asking.open(group, settings, Some(entry), now + wait));
+            return Path::Open(asking.open(admit, group, settings, Some(entry), now + wait));
         }
         let Some(data) = entry.data() else { return Path::Silence };
         let standing = data.standing_in(group.stamp, settings.max_age, due_before, now);
@@ -334,7 +357,7 @@ impl Door {
         let again =
             failed.is_none() && (belief == Belief::Healthy || entry.claim_asking(spread(STALE_RECHECK, key), now));
         if again {
-            Path::DoneAndAgain(n, asking.open(group, settings, Some(entry), Moment::NEVER))
+            Path::DoneAndAgain(n, Source::Stale, asking.open(admit, group, settings, Some(entry), Moment::NEVER))
         } else {
             Path::Done(n, Source::Stale)
         }
@@ -352,8 +375,6 @@ struct Asking<'q> {
     question: Question<'q>,
     key: Key,
     client: Client,
-    bound: Option<ClientKey>,
-    client_hash: ClientHash,
     manner: Manner,
     now: Moment,
 }
@@ -361,6 +382,7 @@ struct Asking<'q> {
 impl Asking<'_> {
     fn open(
         &self,
+        admit: &Admit,
         group: &GroupPolicy,
         settings: StaleSettings,
         stale: Option<Arc<Entry>>,
@@ -371,12 +393,13 @@ impl Asking<'_> {
             key: self.key,
             query: self.query.to_owned(),
             client: self.client,
-            bound: self.bound,
-            client_hash: self.client_hash,
+            bound: admit.bound_client(self.client.address),
+            client_hash: ClientHash::of(admit.prefix_of(self.client.address)),
             group: group.stamp,
             stale_settings: settings,
             stale,
             stale_at,
+            ahead: false,
             turn: self.manner.turn,
             received: self.now,
         })

@@ -75,6 +75,68 @@ fn a_remembered_failure_gives_the_stale_answer_at_once_or_servfail_and_asks_nobo
     assert_eq!(old.ask(70, &Ask::default()), "NOERROR 1 ttl 30 ede 3");
 }
 
+//------------ Ahead of the end --------------------------------------------------------------------------------------
+
+#[test]
+fn a_name_that_is_asked_twice_near_its_end_is_asked_again_once_behind_the_fresh_answer() {
+    let world = World::healthy();
+    world.know(Kind::Positive, Bits::NONE, STAMP);
+    let seen = [1, 2, 44, 55, 56, 57].map(|s| world.ask(s, &Ask::default()));
+    let want = ["ttl 59", "ttl 58", "ttl 16", "ttl 5", "ttl 4, open", "ttl 3"].map(|w| format!("NOERROR 1 {w}"));
+    assert_eq!(seen, want);
+}
+
+#[test]
+fn what_is_opened_ahead_says_so_and_bears_the_answer_that_it_had() {
+    let world = World::healthy();
+    world.know(Kind::Positive, Bits::NONE, STAMP);
+    let mut out = [0; 1232];
+    let Outcome::Reply(_) = world.serve(55, &Ask::default(), &mut out) else { panic!("the first hit only marks") };
+    let Outcome::ReplyAndOpen(_, opening) = world.serve(56, &Ask::default(), &mut out) else { panic!("not opened") };
+    assert!(opening.ahead && opening.stale.is_some() && opening.stale_at == Moment::NEVER);
+}
+
+#[test]
+fn nothing_is_asked_ahead_in_doubt_nor_without_recursion_nor_of_what_does_not_exist_nor_where_it_is_off() {
+    let asked = Ask::default();
+    for (what, mut world, kind, ask) in [
+        ("in doubt", World::untried(), Kind::Positive, &asked),
+        ("without recursion", World::healthy(), Kind::Positive, &Ask { rd: false, ..Ask::default() }),
+        ("NXDOMAIN", World::healthy(), Kind::NxDomain, &asked),
+        ("off", World::healthy(), Kind::Positive, &asked),
+    ] {
+        Arc::get_mut(&mut world.policy).unwrap().refresh_ahead = what != "off";
+        world.know(kind, Bits::NONE, STAMP);
+        for at in 55..60 {
+            assert!(!world.ask(at, ask).contains("open"), "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_front_cache_sees_it_too() {
+    let world = World::healthy();
+    world.know(Kind::Positive, Bits::NONE, STAMP);
+    let front = Some(Front::new(1 << 20, 1));
+    let mut door = Door::new(world.policy.clone(), world.cache.clone(), front, Meters::default().own());
+    let client = Client { address: LOOPBACK, transport: Transport::Udp };
+    let packet = build::question(NAME, 1, false, false, true);
+    let opened = |s| matches!(door.serve(&packet, client, &mut [0; 1232], at(s)), Outcome::ReplyAndOpen(..));
+    assert_eq!([1, 55, 56, 57].map(opened), [false, false, true, false]);
+}
+
+#[test]
+fn a_failure_to_ask_ahead_leaves_the_answer_fresh() {
+    let world = World::healthy();
+    world.know(Kind::Positive, Bits::NONE, STAMP);
+    assert_eq!([55, 56].map(|s| world.ask(s, &Ask::default())), ["NOERROR 1 ttl 5", "NOERROR 1 ttl 4, open"]);
+    world.fail_until(Bits::NONE, 58);
+    assert_eq!(world.ask(57, &Ask::default()), "NOERROR 1 ttl 3");
+    assert_eq!(world.ask(60, &Ask::default()), "open, stale after 150 ms");
+}
+
+//------------ Whose answer ------------------------------------------------------------------------------------------
+
 #[test]
 fn of_another_groups_answers_the_negative_are_void_and_the_positive_expired() {
     for (kind, want) in [(Kind::Positive, "open, stale after 150 ms"), (Kind::NxDomain, "open")] {
@@ -242,6 +304,7 @@ impl World {
                 outlook,
             }],
             rotate: true,
+            refresh_ahead: true,
         };
         let cache = Cache::new(Arc::new(MapStore::default()), Keys::new([1; 16]));
         Self { cache: Arc::new(cache), policy: Arc::new(policy) }

@@ -1,5 +1,6 @@
 //! What goes on beside the way of a query: it keeps things as they should be, and no client waits for it.
 
+pub mod canary;
 pub mod freeze;
 pub mod network;
 pub mod probe;

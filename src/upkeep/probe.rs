@@ -67,7 +67,7 @@ async fn probe(cell: Arc<Cell>, probing: Probing) {
             group.on_copy(server, None, now);
         }
         true => group.on_copy(server, (probe == Probe::Passed).then(|| now.since(begun)), now),
-        false => group.on_probe(server, probe, now),
+        false => group.on_probe(server, probe, begun, now),
     });
 }
 

@@ -4,7 +4,7 @@
 //! again later.
 
 use super::bulkhead::{Bound, Permit};
-use super::group::Group;
+use super::group::{Belief, Group};
 use super::server::QUESTION_ROOM;
 use super::tier::TIERS;
 use super::zones::Zone;
@@ -34,6 +34,18 @@ impl Group {
     #[must_use]
     pub fn allows_refresh(&mut self, now: Moment) -> bool {
         self.refreshes.withdraw(now)
+    }
+
+    /// May one more name be asked ahead of the end of its answer? Takes the price of a refresh and of a second
+    /// question; half of what can be saved up of those is left to retries and hedges. A denial is no sign of trouble:
+    /// it is not counted.
+    #[must_use]
+    pub fn allows_ahead(&mut self, name: &[u8], now: Moment) -> bool {
+        self.belief() == Belief::Healthy
+            && !self.zone_of(name, now).is_failing
+            && self.second_questions.tokens(now) >= BUDGET_BURST / 2.0 + 1.0
+            && self.refreshes.withdraw(now)
+            && self.second_questions.withdraw(now)
     }
 
     /// Gives room back.

@@ -151,8 +151,12 @@ impl Group {
         self.weigh(now);
     }
 
-    /// A probe ended.
-    pub fn on_probe(&mut self, server: ServerId, probe: Probe, now: Moment) {
+    /// A probe that was sent at `begun` ended. Where an answer has come since, its failure is of a time that is over: a
+    /// server that has just come back is not taken away by what was asked while it was gone.
+    pub fn on_probe(&mut self, server: ServerId, probe: Probe, begun: Moment, now: Moment) {
+        if probe == Probe::Failed && self.server(server).answered_at() > Some(begun) {
+            return;
+        }
         let (fall, rise) = (self.settings.health.fall, self.settings.health.rise);
         self.on_unwaited(server, probe != Probe::Failed, now);
         let s = self.at(server);

@@ -49,6 +49,11 @@ fn wire(name: &str) -> Vec<u8> {
     name.parse::<Name>().unwrap().as_wire().to_vec()
 }
 
+/// A probe that was sent and ended in that second.
+fn probe(group: &mut Group, server: ServerId, probe: Probe, second: u64) {
+    group.on_probe(server, probe, Moment::from_secs(second), Moment::from_secs(second));
+}
+
 fn is_down(group: &Group, server: ServerId) -> bool {
     group.server(server).health.is_down()
 }
@@ -86,7 +91,7 @@ fn a_copy_that_fails_within_the_hold_makes_a_probe_due() {
     assert!(!is_down(&group, PRIMARY));
     let now = Moment::from_millis(5_100);
     group.probes_due(0.5, now);
-    group.on_probe(PRIMARY, Probe::Passed, now);
+    group.on_probe(PRIMARY, Probe::Passed, now, now);
     let soon = now + Duration::from_millis(300);
     assert!(!group.probes_due(0.5, soon).iter().any(|due| due.server == PRIMARY && !due.is_copy));
     group.on_copy(PRIMARY, None, soon);
@@ -147,19 +152,33 @@ fn one_bad_server_breaks_no_hold_that_another_one_of_its_tier_keeps() {
     assert_eq!(group.tier_in_use(), 0);
 }
 
+// A probe's time-out may be longer than the pause between probes.
+#[test]
+fn a_probe_that_was_sent_before_the_last_answer_came_convicts_nobody() {
+    let mut group = group();
+    let at = Moment::from_secs;
+    for n in 0..3 {
+        group.on_probe(PRIMARY, Probe::Passed, at(2 + n), at(2 + n));
+        group.on_probe(PRIMARY, Probe::Failed, at(1), at(2 + n));
+    }
+    assert!(!is_down(&group, PRIMARY));
+    (0..3).for_each(|n| group.on_probe(PRIMARY, Probe::Failed, at(5 + n), at(6 + n)));
+    assert!(is_down(&group, PRIMARY));
+}
+
 // RULES: REFUSED to a probe is inconclusive. A forwarder that refuses the root answers what is asked of it.
 #[test]
 fn who_refuses_the_configured_probe_is_acquitted_by_one_that_was_answered_live() {
     let mut group = group();
     group.on_answered(&wire("www.test"), Some(1));
-    (0..3).for_each(|s| group.on_probe(PRIMARY, Probe::Failed, Moment::from_secs(s)));
+    (0..3).for_each(|s| probe(&mut group, PRIMARY, Probe::Failed, s));
     assert!(is_down(&group, PRIMARY));
     for second in 3..40 {
         let now = Moment::from_secs(second);
         group.weigh(now);
         for due in group.probes_due(0.5, now).iter().filter(|due| due.server == PRIMARY) {
             let passes = due.name.as_wire() == wire("www.test");
-            group.on_probe(PRIMARY, if passes { Probe::Passed } else { Probe::Inconclusive }, now);
+            group.on_probe(PRIMARY, if passes { Probe::Passed } else { Probe::Inconclusive }, now, now);
         }
     }
     assert!(!is_down(&group, PRIMARY));
@@ -222,9 +241,9 @@ fn two_servers_that_fail_together_take_no_third_one_of_their_family_along() {
     let v6 = ["[2001:db8::1]:53", "[2001:db8::2]:53", "[2001:db8::3]:53"];
     let tiers = [v6.map(at).into(), vec![at("192.0.2.1:53")], vec![]];
     let mut group = Group::new(GroupSettings { tiers, ..GroupSettings::default() }, Moment::ZERO);
-    group.on_probe(ServerId(2), Probe::Passed, Moment::from_secs(1));
+    probe(&mut group, ServerId(2), Probe::Passed, 1);
     for second in 2..5 {
-        (0..2).for_each(|n| group.on_probe(ServerId(n), Probe::Failed, Moment::from_secs(second)));
+        (0..2).for_each(|n| probe(&mut group, ServerId(n), Probe::Failed, second));
     }
     let states = [0, 1, 2].map(|n| group.server(ServerId(n)).state().0);
     assert_eq!(states, ["down", "down", "fit"]);
@@ -277,7 +296,7 @@ fn where_a_hold_is_over_and_nobody_asked_the_tier_is_probed_at_once() {
     assert_eq!(group.tier_in_use(), 1, "it has not answered since");
     let due = group.probes_due(0.5, over);
     assert!(due.iter().any(|d| d.server == PRIMARY && !d.is_copy), "{due:?}");
-    group.on_probe(PRIMARY, Probe::Passed, over);
+    group.on_probe(PRIMARY, Probe::Passed, over, over);
     assert_eq!(group.tier_in_use(), 0);
 }
 

@@ -8,7 +8,9 @@ mod rfc;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod ahead;
 mod bytes;
+mod canary;
 mod forward;
 mod guard;
 mod neighbours;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use evenkeel::cache::freshness::{Patience, StaleSettings};
 use evenkeel::clock::Moment;
-use evenkeel::upstream::group::{Belief, Change};
+use evenkeel::upstream::group::{AskKind, Belief, Change};
 
 use crate::faults::{BEGINS, Faults, Happening, Ill, Source, Spell, Taste};
 use crate::message::rtype;
@@ -316,6 +316,72 @@ fn complaint_25_a_herd_of_stale_names_comes_back_at_a_bounded_rate() {
     assert!(w.totals.upstream - before < 400, "{}", w.totals.upstream - before);
 }
 
+//------------ Ahead of the end ----------------------------------------------------------------------------------------
+
+/// A name whose TTL is a minute.
+const POPULAR: &str = "n1.z1.test";
+
+#[test]
+fn a_popular_name_is_never_waited_for_again_and_costs_little_more_than_before() {
+    let mut w = warm(&[0, 1]);
+    let before = w.live_questions();
+    for second in 0..3600 {
+        let n = w.ask(0, POPULAR, rtype::A);
+        w.run_for(S(1));
+        let got = &w.got[&n];
+        assert!(got.what == "fresh" && (second == 0 || got.after.is_zero()), "{second}: {got:?}");
+    }
+    let asked = w.live_questions() - before;
+    assert!((60..=82).contains(&asked), "{asked} questions in 60 TTLs");
+}
+
+#[test]
+fn a_name_that_is_asked_for_once_in_two_ttls_is_not_kept_alive() {
+    let mut w = warm(&[0, 1]);
+    for _ in 0..30 {
+        let before = w.live_questions();
+        w.ask(0, POPULAR, rtype::A);
+        w.run_for(S(120));
+        assert_eq!(w.live_questions() - before, 1);
+    }
+}
+
+#[test]
+fn behind_a_cache_a_popular_name_is_asked_for_at_most_twice_a_ttl_and_mostly_once() {
+    let mut faults = Faults::none(&[0, 1]);
+    faults.servers_are_caches = true;
+    let mut w = warm_of(faults);
+    let before = w.live_questions();
+    for _ in 0..60 {
+        let before = w.live_questions();
+        for _ in 0..60 {
+            let n = w.ask(0, POPULAR, rtype::A);
+            w.run_for(S(1));
+            assert_eq!(w.got[&n].what, "fresh");
+        }
+        assert!(w.live_questions() - before <= 2);
+    }
+    let asked = w.live_questions() - before;
+    assert!(asked <= 70, "{asked} questions in 60 TTLs");
+}
+
+#[test]
+fn what_fails_ahead_of_the_end_leaves_the_answer_fresh() {
+    let mut w = warm(&[0]);
+    w.ask(0, POPULAR, rtype::A);
+    w.run_for(S(40));
+    w.ill(0, Ill::ServFail, S(300));
+    let mut whats = vec![];
+    for _ in 0..30 {
+        let n = w.ask(0, POPULAR, rtype::A);
+        w.run_for(S(1));
+        whats.push(w.got[&n].what.clone());
+    }
+    let fresh = whats.iter().position(|w| w == "stale").unwrap();
+    assert!((19..=21).contains(&fresh), "{whats:?}");
+    assert!(whats[fresh..].iter().all(|w| w == "stale"), "{whats:?}");
+}
+
 //------------ F, G. Families, loops ---------------------------------------------------------------------------------------
 
 #[test]
@@ -409,6 +475,13 @@ impl World {
             Source { client, tastes: vec![(1.0, taste)], from: self.now, until: self.now + span, per_second };
         self.faults.sources.push(source);
         self.at(self.now, Event::Asks(self.faults.sources.len() - 1));
+    }
+
+    /// Questions to servers that are no probes.
+    fn live_questions(&self) -> u64 {
+        let kinds = AskKind::ALL.iter().enumerate().filter(|(_, kind)| **kind != AskKind::Probe);
+        let servers = self.node.group().servers();
+        kinds.flat_map(|(n, _)| servers.iter().map(move |s| s.asked()[n])).sum()
     }
 
     fn belief(&self) -> Belief {

@@ -180,6 +180,8 @@ pub struct Faults {
     pub renumbered: Vec<Moment>,
     /// Are questions of dead zones not answered at all, or with SERVFAIL after a while?
     pub dead_are_silent: bool,
+    /// Are the servers caches themselves: do they give what is left of a TTL that began for all at one moment?
+    pub servers_are_caches: bool,
     pub in_flight_per_client: u32,
     /// Names of which zones must not vanish: `*.z3.test` by 3.
     pub guarded_zones: Vec<u64>,
@@ -201,6 +203,7 @@ impl Faults {
             happenings: Vec::new(),
             renumbered: Vec::new(),
             dead_are_silent: true,
+            servers_are_caches: false,
             in_flight_per_client: 256,
             guarded_zones: Vec::new(),
             guard: GuardSettings::default(),
@@ -303,6 +306,7 @@ impl Faults {
         let mut faults = Self { seed, heals_at, ..Self::none(&tiers) };
         faults.settings = settings(&mut c);
         faults.dead_are_silent = c.happens(0.6);
+        faults.servers_are_caches = seed % 4 == 1;
         if c.happens(0.15) {
             faults.in_flight_per_client = c.pick(&[1, 4, 32]);
         }

@@ -136,6 +136,7 @@ impl Node {
                 outlook: outlook.clone(),
             }],
             rotate: true,
+            refresh_ahead: true,
         };
         let cache = Arc::new(Cache::new(Arc::new(MapStore::default()), Keys::new([7; 16])));
         cache.guards().set(&faults.guards());
@@ -262,9 +263,13 @@ impl World {
             client: opening.client_hash,
             stale: opening.stale,
             guarded: self.node.cache.guards().protected(opening.key, &question.view(), STAMP, now),
+            ahead: opening.ahead,
             waiter,
         };
         let was_down = self.node.group().is_spared(false);
+        if opening.ahead {
+            self.rules.on_ahead(opening.key, self.node.group().belief(), now);
+        }
         match self.with_desk(|desk| desk.open(request, now)) {
             Opened::Joined(id) => {
                 self.note(format_args!("joins pursuit {}", id.0));
@@ -272,7 +277,8 @@ impl World {
             }
             Opened::Started(id, yielded) => {
                 self.node.tasks.insert(id, Task { key: opening.key, question, generation: 0 });
-                self.rules.on_started(id, opening.key, self.node.group().servers().len(), was_down, now);
+                let how = (was_down, opening.ahead);
+                self.rules.on_started(id, opening.key, self.node.group().servers().len(), how, now);
                 if let Some(other) = yielded {
                     if let Some(task) = self.node.tasks.get(&other) {
                         self.rules.on_trouble(task.key, now);
@@ -635,7 +641,7 @@ impl World {
             let group = desk.group_mut();
             match probing.is_copy {
                 true => group.on_copy(server, (probe == Probe::Passed).then(|| now.since(begun)), now),
-                false => group.on_probe(server, probe, now),
+                false => group.on_probe(server, probe, begun, now),
             }
         });
     }

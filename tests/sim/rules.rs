@@ -59,6 +59,8 @@ struct Attempts {
     begun: Moment,
     /// Did it begin while the group was down?
     while_down: bool,
+    /// Is it asked ahead of the end of an answer?
+    ahead: bool,
     /// TC came: its failure is told to nobody.
     truncated: bool,
     /// Its first usable answer came: what comes after that is taken from better tiers only.
@@ -78,6 +80,8 @@ pub struct Rules {
     packets: Vec<Option<Rate>>,
     dark: Rate,
     kept: BTreeMap<Key, Kept>,
+    /// What was asked ahead: when its answer was stored.
+    aheads: BTreeMap<Key, Moment>,
     /// Records by the tier that gave them.
     records: BTreeMap<Key, [Option<Kept>; 3]>,
     /// When a usable answer came for a question, and when something went wrong with it.
@@ -177,6 +181,7 @@ impl Rules {
             packets: packets.collect(),
             dark: Rate::new(DOWN_ASKS_PER_SECOND, DOWN_ASKS_PER_SECOND),
             kept: BTreeMap::new(),
+            aheads: BTreeMap::new(),
             records: BTreeMap::new(),
             answered: BTreeMap::new(),
             trouble: BTreeMap::new(),
@@ -582,7 +587,26 @@ impl Rules {
 
     //------------ Questions to servers ------------------------------------------------------------------------------
 
-    pub fn on_started(&mut self, id: PursuitId, key: Key, servers: usize, while_down: bool, now: Moment) {
+    /// A name is asked ahead once an answer, in the last quarter of its TTL, while the group is believed healthy.
+    pub fn on_ahead(&mut self, key: Key, belief: Belief, now: Moment) {
+        let Some(kept) = self.kept.get(&key).copied() else {
+            return self.fail(format!("{key:?} is asked ahead of nothing"));
+        };
+        let ttl = Duration::from_secs(kept.ttl.into());
+        let within = kept.stored + ttl * 3 / 4 <= now && now < kept.stored + ttl;
+        let first = self.aheads.insert(key, kept.stored) != Some(kept.stored);
+        let fine = within && first && belief == Belief::Healthy;
+        self.check(fine, || format!("asked ahead of {kept:?}, first: {first}, the group {}", belief.word()));
+    }
+
+    pub fn on_started(
+        &mut self,
+        id: PursuitId,
+        key: Key,
+        servers: usize,
+        (while_down, ahead): (bool, bool),
+        now: Moment,
+    ) {
         self.attempts.insert(
             id,
             Attempts {
@@ -591,6 +615,7 @@ impl Rules {
                 seen: 0,
                 begun: now,
                 while_down,
+                ahead,
                 truncated: false,
                 answered: false,
             },
@@ -627,8 +652,9 @@ impl Rules {
         }
         attempts.by_server[server] += 1;
         let (count, while_down, begun) = (attempts.by_server[server], attempts.while_down, attempts.begun);
+        let ahead = attempts.ahead;
         self.at_most_three_attempts(id, server, count);
-        self.second_questions_within_their_budget(ask.kind, f.settings.hedge.budget, now);
+        self.second_questions_within_their_budget(ask.kind, ahead, f.settings.hedge.budget, now);
         // What made it down at the moment of its beginning came too late for it.
         if first && was_down && (while_down || begun < now) {
             self.few_names_while_down(now);
@@ -641,14 +667,15 @@ impl Rules {
         self.check(count <= ATTEMPTS_PER_SERVER, || format!("pursuit {}: {count} attempts on server {server}", id.0));
     }
 
-    /// Over any window, second questions are at most share × first ones + 50 × its length + 20.
-    fn second_questions_within_their_budget(&mut self, kind: AskKind, share: f64, now: Moment) {
+    /// Over any window, second questions and those asked ahead are at most share × first ones + 50 × its length + 20.
+    fn second_questions_within_their_budget(&mut self, kind: AskKind, ahead: bool, share: f64, now: Moment) {
         let within = match kind {
             AskKind::First => {
                 self.second.allow(share);
                 true
             }
             AskKind::Hedge | AskKind::Retry => self.second.count(now),
+            AskKind::Refresh if ahead => self.second.count(now),
             AskKind::Probe | AskKind::Refresh => true,
         };
         self.check(within, || "more second questions than the budget has".into());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use evenkeel::clock::Moment;
 
 use crate::chance::Chance;
-use crate::faults::{Faults, Ill, Spell};
+use crate::faults::{BEGINS, Faults, Ill, Spell};
 use crate::message::{self, Edns, Question, flag, rcode, rtype, wire};
 use crate::names::{self, NEGATIVE_TTL, Truth};
 
@@ -173,6 +173,12 @@ impl Network {
         let version = f.renumbered.iter().filter(|at| **at <= now).count();
         let number = self.made.len() as u32;
         let rcode = if truth == Truth::NxDomain { rcode::NXDOMAIN } else { rcode::NOERROR };
+        let ttl = match truth.ttl() {
+            ttl @ 2.. if f.servers_are_caches && truth.is_positive() => {
+                ttl - (now.since(BEGINS).as_secs() % u64::from(ttl)) as u32
+            }
+            ttl => ttl,
+        };
         self.made.push(Made {
             server,
             tier: f.servers[server].tier,
@@ -181,12 +187,11 @@ impl Network {
             rcode,
             positive: truth.is_positive(),
             good: truth.is_positive() && !matches!(truth, Truth::Nowhere { .. }),
-            ttl: truth.ttl(),
+            ttl,
             version,
             arrived: None,
             looped: false,
         });
-        let ttl = truth.ttl();
         let owner = [0xc0, 12];
         let mut out;
         match truth {

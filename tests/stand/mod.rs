@@ -75,6 +75,11 @@ pub fn filled(store: Arc<dyn Store>, names: u64, addresses: u8) -> Arc<Cache> {
 
 /// The policy of the built-in defaults, and a group that has not answered yet: its stale answers go out at once.
 pub fn policy() -> Arc<Policy> {
+    policy_over(Outlook::default())
+}
+
+/// The same over what is believed of the group.
+pub fn policy_over(outlook: Outlook) -> Arc<Policy> {
     let root = Name::root();
     let admit = AdmitSettings {
         allow: vec![Allowed::Loopback],
@@ -97,9 +102,10 @@ pub fn policy() -> Arc<Policy> {
             name: "default".into(),
             stamp: STAMP,
             stale: StaleSettings::default(),
-            outlook: Arc::new(Outlook::default()),
+            outlook: Arc::new(outlook),
         }],
         rotate: true,
+        refresh_ahead: true,
     })
 }
 
