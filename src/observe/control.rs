@@ -6,8 +6,8 @@
 //!
 //! - The socket is the configured one; else `/run/evenkeel/control.sock` where that directory can be had, else
 //!   `$XDG_RUNTIME_DIR/evenkeel/control.sock`. Its directory is made with mode 0750, the socket has 0660.
-//! - Whoever may open the socket may read (`status`, `explain`). What changes something (`flush`, `reload`, `freeze`, …) is for
-//!   root and for the user that evenkeel runs as (SO_PEERCRED).
+//! - Whoever may open the socket may read (`status`, `explain`). What changes something (`flush`, `reload`, `freeze`,
+//!   `thaw`, `release`) is for root and for the user that evenkeel runs as (SO_PEERCRED).
 //! - A socket that a dead process left is replaced; one that answers is not.
 //! - Not having the socket is no reason to end: it is tried again every 10 s.
 //! - A request has at most 4096 bytes, a connection lasts at most 5 s, and there are at most 16 of them.
