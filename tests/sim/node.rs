@@ -268,6 +268,7 @@ impl World {
         };
         let was_down = self.node.group().is_spared(false);
         if opening.ahead {
+            self.note(format_args!("asks ahead"));
             self.rules.on_ahead(opening.key, self.node.group().belief(), now);
         }
         match self.with_desk(|desk| desk.open(request, now)) {
