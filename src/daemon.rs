@@ -5,12 +5,14 @@
 //! in the way of serving is fatal and said in one line with what to do ([`Fatal`]); what is not (an admin port, the
 //! control socket, a state directory) is a warning and tried again.
 //!
-//! At SIGTERM: ready goes off, answers go on for `listen.drain`, sockets are read empty, exit 0. At SIGHUP: the policy
+//! At SIGTERM: ready goes off, answers go on for `listen.drain` and at least until the last snapshot is written (at most
+//! 5 s), sockets are read empty, exit 0. At SIGHUP: the policy
 //! is swapped and evidence kept; a bad file is refused whole, and keys that need a restart are named.
 //!
 //! A worker or driver that panics ends the process: a supervisor starts a whole one, where half a one would answer
 //! some clients and not others.
 
+mod keeping;
 pub mod policy;
 mod report;
 mod worker;
@@ -46,6 +48,7 @@ use crate::observe::log::{self, Log};
 use crate::observe::metrics::Meters;
 use crate::serve::admit::Allowed;
 use crate::upkeep::network::{self, Change};
+use crate::upkeep::snapshot::{self, Snapshotter};
 use crate::upkeep::source::{ConfigSource, Loaded, Refused, shown_path, state_directory};
 use crate::upkeep::{probe, system};
 use policy::{InForce, Placed, Surroundings};
@@ -118,6 +121,8 @@ pub(crate) struct Running {
     readings: Mutex<Option<Readings>>,
     connections: Mutex<Option<Connections>>,
     log: Arc<Log>,
+    /// None where there is no state directory.
+    snapshotter: Option<Arc<Snapshotter>>,
 }
 
 /// What reloads replace.
@@ -174,6 +179,10 @@ pub fn run(start: Start) -> Result<(), Fatal> {
     remarks.iter().for_each(|remark| report(Event::HostsRemark { remark: remark.clone() }));
     let in_force = Arc::new(InForce::new(first_policy));
 
+    let snapshotter = state.as_ref().map(|directory| {
+        let (directory, cache) = (directory.clone(), cache.clone());
+        Arc::new(Snapshotter::new(directory, snapshot::machine(), cache, config.cache.max_bytes))
+    });
     let running = Arc::new(Running {
         source,
         started: clock::now(),
@@ -198,6 +207,7 @@ pub fn run(start: Start) -> Result<(), Fatal> {
         readings: Mutex::new(None),
         connections: Mutex::new(None),
         log,
+        snapshotter,
     });
     running.place(placed, &runtime);
     running.keep_accepted();
@@ -222,6 +232,7 @@ pub fn run(start: Start) -> Result<(), Fatal> {
     *lock(&running.connections) = Some(tcp_listeners.connections());
     running.ready.store(true, Ordering::Relaxed);
     running.say_started(workers);
+    running.keep_cache();
 
     runtime.block_on(async {
         running.spawn_beside(&config, control_place, &meters, watch);
@@ -229,8 +240,13 @@ pub fn run(start: Start) -> Result<(), Fatal> {
         until_told_to_end(signals.terminate, signals.interrupt).await;
         running.ready.store(false, Ordering::Relaxed);
         report(Event::Draining { grace: config.listen.drain });
-        // TCP ends early where no connection is open; UDP has the whole time.
-        tokio::join!(tcp_listeners.drain(config.listen.drain), tokio::time::sleep(config.listen.drain));
+        let last = running.clone();
+        // TCP ends early where no connection is open; UDP has the whole time. The last snapshot is written meanwhile.
+        let _ = tokio::join!(
+            tcp_listeners.drain(config.listen.drain),
+            tokio::time::sleep(config.listen.drain),
+            tokio::task::spawn_blocking(move || last.end_keeping())
+        );
         // Stopping blocks; the runtime's other threads go on answering what is still open.
         let _ = tokio::task::spawn_blocking(move || udp_workers.stop(EMPTYING)).await;
     });
@@ -349,6 +365,23 @@ impl Running {
         let kept = self.changing().loaded.keep(state);
         if let Err(e) = kept {
             report(Event::StateUnavailable { reason: format!("{}: {e}", state.display()) });
+        }
+    }
+
+    /// Begins to read the snapshot of the cache, and then to write one again and again.
+    fn keep_cache(self: &Arc<Self>) {
+        let Some(snapshotter) = self.snapshotter.clone() else { return };
+        let running = self.clone();
+        let thread = std::thread::Builder::new().name("snapshot".into());
+        if let Err(e) = thread.spawn(move || snapshotter.run(&*running)) {
+            report(Event::StateUnavailable { reason: format!("no thread for snapshots: {e}") });
+        }
+    }
+
+    /// Writes the last snapshot. Blocks.
+    fn end_keeping(&self) {
+        if let Some(snapshotter) = &self.snapshotter {
+            snapshotter.finish(self);
         }
     }
 

@@ -115,7 +115,7 @@ pub const FAILURE_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Durat
 /// A stale name is not asked again sooner than this after a failure (RFC 8767 §5: no more often than every 30 s).
 pub const STALE_RECHECK: Duration = Duration::from_secs(30);
 /// Pause between snapshots of the cache.
-pub const SNAPSHOT_EVERY: Bound<Duration> = secs(300, 10, DAY);
+pub const SNAPSHOT_EVERY: Bound<Duration> = secs(300, 1, DAY);
 /// A snapshot is not written anew while fewer than one in so many of its entries have changed.
 pub const SNAPSHOT_CHANGED_SHARE: u64 = 100;
 /// Bytes a second of a snapshot that is written beside serving.

@@ -244,6 +244,33 @@ pub enum Event {
         /// The pause between looks at it.
         look_every: Duration,
     },
+    /// The cache of an earlier process is there again.
+    SnapshotRestored {
+        /// Entries that are.
+        entries: u64,
+        /// Entries that cannot be served any more.
+        too_old: u64,
+        /// Entries that did not pass.
+        refused: u64,
+        /// Time since it was written.
+        age: Duration,
+        /// How long reading took.
+        took: Duration,
+    },
+    /// A snapshot is there and was not read: the cache begins empty.
+    SnapshotRefused {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A snapshot could not be written; the one before it stays.
+    SnapshotFailed {
+        /// The file.
+        file: PathBuf,
+        /// What was in the way.
+        reason: String,
+    },
     /// The cache was emptied, in part or whole, by command.
     Flushed {
         /// Entries that went.
@@ -276,6 +303,8 @@ impl Event {
             | Event::AdminUnavailable { .. }
             | Event::ControlUnavailable { .. }
             | Event::StateUnavailable { .. }
+            | Event::SnapshotRefused { .. }
+            | Event::SnapshotFailed { .. }
             | Event::LocalLimit { .. }
             | Event::ServerLoops { .. }
             | Event::FamilyBroken { .. }
@@ -324,6 +353,9 @@ impl Event {
             Event::ClockJumped { .. } => "clock_jumped",
             Event::NetworkChanged { .. } => "network_changed",
             Event::NetworkUnwatched { .. } => "network_unwatched",
+            Event::SnapshotRestored { .. } => "snapshot_restored",
+            Event::SnapshotRefused { .. } => "snapshot_refused",
+            Event::SnapshotFailed { .. } => "snapshot_failed",
             Event::Flushed { .. } => "flushed",
             Event::Draining { .. } => "draining",
             Event::Ended { .. } => "ended",
@@ -451,6 +483,22 @@ impl fmt::Display for Event {
                     "the kernel does not tell of network changes: {reason}; looking every {}",
                     Span(*look_every)
                 )
+            }
+            Event::SnapshotRestored { entries, too_old, refused, age, took } => {
+                write!(f, "{entries} answers restored from a snapshot of {} ago, in {}", Span(*age), Span(*took))?;
+                if *too_old > 0 {
+                    write!(f, "; {too_old} were too old")?;
+                }
+                if *refused > 0 {
+                    write!(f, "; {refused} did not pass")?;
+                }
+                Ok(())
+            }
+            Event::SnapshotRefused { file, reason } => {
+                write!(f, "{} is not read, the cache begins empty: {reason}", file.display())
+            }
+            Event::SnapshotFailed { file, reason } => {
+                write!(f, "{} is not written, the one before stays: {reason}", file.display())
             }
             Event::Flushed { entries } => write!(f, "{entries} entries flushed"),
             Event::Draining { grace } => write!(f, "ending; answers go on for {}", Span(*grace)),

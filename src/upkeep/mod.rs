@@ -2,5 +2,6 @@
 
 pub mod network;
 pub mod probe;
+pub mod snapshot;
 pub mod source;
 pub mod system;

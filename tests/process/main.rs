@@ -14,4 +14,5 @@ mod neighbours;
 mod network;
 mod outage;
 mod process;
+mod restart;
 mod stale;

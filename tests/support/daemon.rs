@@ -138,6 +138,13 @@ impl Daemon {
         (Ended { code: status.code(), stdout: String::new(), stderr }, self.directory)
     }
 
+    /// Kills it with -9; what it left stays.
+    pub fn kill(self) -> TempDir {
+        let Self { running, directory, .. } = self;
+        drop(running);
+        directory
+    }
+
     /// Runs a client command of the program against this process's control socket, which may open a little after the
     /// first answer.
     pub fn command(&self, arguments: &[&str]) -> Ended {
