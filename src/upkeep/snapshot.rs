@@ -9,7 +9,7 @@
 //!   from which the kernel takes its rank for the disk; at the end, and by [`Snapshotter::write_now`], at once.
 //! - Not written anew while fewer than 1 % of the entries have changed; that counts as a success. A flush is due at
 //!   once, since what was flushed must not come back. Never two at once: who is in haste ends the one beside serving.
-//! - Never before reading has ended: half a cache must not take the place of a whole file.
+//! - Never before an existing file was read to its end: half a cache must not take the place of a whole one.
 //! - A write that fails is an event, the old file stays, and it is tried again at the next turn.
 //! - Not read: a symbolic link, no plain file, what others own or may write, or a directory that others may write; nor
 //!   what [`Refusal`](crate::cache::snapshot::Refusal) names. That is a cold start with a warning, and the next write
@@ -17,7 +17,8 @@
 //! - Each entry is vetted as if a server had sent it, by the settings in force; what does not pass is left out. Its
 //!   group is the one of that name where a server of it stayed; else it counts as another group's.
 //! - What came since the start stays. What is flushed while reading goes on is not restored.
-//! - Reading runs at nice 10: behind the workers, and not behind all else that starts with the machine.
+//! - Reading goes first for half a second, in which the default cache is there twice over: clients of a node that comes
+//!   up busy wait for it. What takes longer goes on at nice 10.
 //! - Where snapshots are off an existing file is neither read nor removed.
 
 use std::collections::HashMap;
@@ -63,6 +64,8 @@ const LAST_WRITE: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often those who wait are offered what was restored meanwhile.
 const OFFER_EVERY: Duration = Duration::from_millis(50);
+/// How long reading has the priority of all other threads.
+const READING_FIRST: Duration = Duration::from_millis(500);
 const NICE_READING: i32 = 10;
 const NICE_WRITING: i32 = 19;
 
@@ -200,9 +203,8 @@ impl Snapshotter {
     /// Reads what an earlier process left, then writes again and again, until [`Snapshotter::finish`]. Blocks: for a
     /// thread of its own, whose priority it lowers.
     pub fn run(&self, around: &dyn Around) {
-        // Where it is refused the thread runs as the others do.
-        let _ = setpriority_process(None, NICE_READING);
         self.read(around);
+        // Where it is refused the thread runs as the others do.
         let _ = setpriority_process(None, NICE_WRITING);
         let mut last = clock::now();
         let mut share = sooner();
@@ -218,7 +220,7 @@ impl Snapshotter {
         }
     }
 
-    /// Writes a snapshot at once. Where reading has not ended, nothing is written: the file that is there has more.
+    /// Writes a snapshot at once. Where a file that is there was not read to its end, nothing is written: it has more.
     ///
     /// # Errors
     ///
@@ -306,7 +308,7 @@ impl Snapshotter {
 
     fn write(&self, around: &dyn Around, pace: Pace) -> Result<(), String> {
         let _alone = lock(&self.writing);
-        if !self.has_read.load(Ordering::Acquire) {
+        if !self.has_read.load(Ordering::Acquire) && self.directory.join(FILE).symlink_metadata().is_ok() {
             return Ok(());
         }
         let (changes, flushes) = (self.cache.changes(), self.flushes.load(Ordering::Relaxed));
@@ -516,6 +518,8 @@ struct Restoring<'s> {
     placed: HashMap<GroupStamp, (usize, GroupStamp)>,
     since: Since,
     wall: WallTime,
+    /// When it is behind the others; [`Moment::NEVER`] once it is.
+    yields_at: Moment,
     offered: Moment,
     tally: Tally,
 }
@@ -530,6 +534,7 @@ impl<'s> Restoring<'s> {
             placed: HashMap::new(),
             since: Since::new(head.written_at, clock::wall_millis(), now),
             wall: clock::wall(),
+            yields_at: now + READING_FIRST,
             offered: now,
             tally: Tally::default(),
         }
@@ -546,7 +551,7 @@ impl<'s> Restoring<'s> {
                     Err(LeftOut::Malformed) => self.tally.refused += 1,
                 }
                 if self.tally.entries.is_multiple_of(1024) {
-                    self.offer_by_and_by();
+                    self.by_and_by();
                 }
             }
             Record::Other(kind, bytes) => self.around.on_other(kind, bytes),
@@ -599,8 +604,12 @@ impl<'s> Restoring<'s> {
         }
     }
 
-    fn offer_by_and_by(&mut self) {
+    fn by_and_by(&mut self) {
         let now = clock::now();
+        if now >= self.yields_at {
+            self.yields_at = Moment::NEVER;
+            let _ = setpriority_process(None, NICE_READING);
+        }
         if now.since(self.offered) >= OFFER_EVERY {
             self.offered = now;
             self.around.offer();

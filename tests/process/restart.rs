@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::support::client::{Load, load, percentile};
+use crate::support::client::{load, percentile};
 use crate::support::daemon::{Daemon, tiers};
 use crate::support::message::rtype;
 use crate::support::scripted::{Behaviour, Upstream};
@@ -117,7 +117,8 @@ fn stale_nxdomain_survives_too() {
     thread::sleep(Duration::from_millis(1200));
     upstream.behave(Behaviour::Silent);
     let daemon = Daemon::start_in(directory, &configuration(&upstream), &[]);
-    assert!(daemon.ask("nothing.invalix.", rtype::A).edes().contains(&STALE_NXDOMAIN));
+    let reply = daemon.ask("nothing.invalix.", rtype::A);
+    assert!(reply.edes().contains(&STALE_NXDOMAIN), "{reply:?}\n{}", daemon.log());
 }
 
 #[test]
