@@ -252,6 +252,8 @@ pub enum Event {
         too_old: u64,
         /// Entries that did not pass.
         refused: u64,
+        /// Entries for which there was no room.
+        no_room: u64,
         /// Time since it was written.
         age: Duration,
         /// How long reading took.
@@ -484,13 +486,16 @@ impl fmt::Display for Event {
                     Span(*look_every)
                 )
             }
-            Event::SnapshotRestored { entries, too_old, refused, age, took } => {
+            Event::SnapshotRestored { entries, too_old, refused, no_room, age, took } => {
                 write!(f, "{entries} answers restored from a snapshot of {} ago, in {}", Span(*age), Span(*took))?;
                 if *too_old > 0 {
                     write!(f, "; {too_old} were too old")?;
                 }
                 if *refused > 0 {
                     write!(f, "; {refused} did not pass")?;
+                }
+                if *no_room > 0 {
+                    write!(f, "; for {no_room} there was no room")?;
                 }
                 Ok(())
             }
@@ -670,6 +675,23 @@ mod tests {
                 Event::NetworkUnwatched { reason: "no".into(), look_every: s(10) },
                 LogLevel::Warn,
                 "the kernel does not tell of network changes: no; looking every 10 s",
+            ),
+            (
+                Event::SnapshotRestored {
+                    entries: 9,
+                    too_old: 1,
+                    refused: 0,
+                    no_room: 2,
+                    age: s(300),
+                    took: Duration::from_millis(40),
+                },
+                LogLevel::Info,
+                "9 answers restored from a snapshot of 5 min ago, in 40 ms; 1 were too old; for 2 there was no room",
+            ),
+            (
+                Event::SnapshotRefused { file: "/s/cache.snapshot".into(), reason: "it is torn".into() },
+                LogLevel::Warn,
+                "/s/cache.snapshot is not read, the cache begins empty: it is torn",
             ),
             (
                 Event::Reloaded { file: "/e.toml".into(), needs_restart: vec!["listen.dns".into()] },

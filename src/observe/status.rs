@@ -170,7 +170,7 @@ pub struct SnapshotStatus {
     pub bytes: u64,
     /// Answers that were restored at the start.
     pub restored: u64,
-    /// Answers that were not: too old, or they did not pass.
+    /// Answers that were not: too old, without room, or they did not pass.
     pub left_out: u64,
     /// Is the one of an earlier process still being read?
     pub reading: bool,

@@ -177,6 +177,8 @@ struct Tally {
     too_old: u64,
     /// What does not pass.
     refused: u64,
+    /// What the cache has no room for.
+    no_room: u64,
     bytes: u64,
 }
 
@@ -402,8 +404,9 @@ impl Snapshotter {
 
     //------------ Reading -------------------------------------------------------------------------------------------
 
-    /// Reads what an earlier process left, if it may be read. Says what there is to say.
-    fn read(&self, around: &dyn Around) {
+    /// Reads what an earlier process left, if it may be read. Says what there is to say. Blocks; what takes long goes on
+    /// at a lower priority of the calling thread.
+    pub fn read(&self, around: &dyn Around) {
         let began = clock::now();
         let found = if around.settings().snapshot { self.read_file(around) } else { Ok(None) };
         // Cut short: what is there is less than the file, and must not take its place.
@@ -418,7 +421,8 @@ impl Snapshotter {
                     let written = Some(WallTime((head.written_at / 1000) as i64));
                     (standing.written, standing.good) = (written, written);
                     (standing.entries, standing.bytes) = (tally.entries, *length);
-                    (standing.restored, standing.left_out) = (tally.restored, tally.too_old + tally.refused);
+                    (standing.restored, standing.left_out) =
+                        (tally.restored, tally.too_old + tally.refused + tally.no_room);
                 }
                 Err(reason) => standing.refused = Some(reason.clone()),
             }
@@ -439,6 +443,7 @@ impl Snapshotter {
                 entries: tally.restored,
                 too_old: tally.too_old,
                 refused: tally.refused,
+                no_room: tally.no_room,
                 age: Duration::from_millis(clock::wall_millis().saturating_sub(head.written_at)),
                 took: clock::now().since(began),
             }),
@@ -465,7 +470,7 @@ impl Snapshotter {
         let mut records = Records::new(&head, length);
         self.each_chunk(&mut file, length, &mut |chunk| {
             records.feed(chunk, |record| restoring.take(record));
-            restoring.tally.bytes < self.max_bytes
+            true
         })?;
         Ok(Some((head, length, restoring.tally)))
     }
@@ -545,6 +550,10 @@ impl<'s> Restoring<'s> {
             Record::Group(group) => self.place(&group),
             Record::Entry(entry) => {
                 self.tally.entries += 1;
+                if self.tally.bytes >= self.snapshotter.max_bytes {
+                    self.tally.no_room += 1;
+                    return;
+                }
                 match self.restore(&entry) {
                     Ok(()) => {}
                     Err(LeftOut::TooOld) => self.tally.too_old += 1,
@@ -682,3 +691,6 @@ fn sooner() -> f64 {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;
