@@ -10,9 +10,9 @@
 //! - `${NAME}` in a string is taken from the environment, one that is not set is a mistake.
 //! - Where a list is wanted, one value alone is a list of one.
 //!
-//! `keys.rs`, `group.rs`, `upstream.rs`, `known_good.rs` and `local.rs` define the keys, each once; reading, hints and the commented
-//! default file ([`default_text`]) follow from the definitions. `keys.rs` says which keys stand elsewhere than in
-//! RULES.md, and why.
+//! `keys.rs`, `group.rs`, `upstream.rs`, `known_good.rs` and `local.rs` define the keys, each once; reading, hints and
+//! the commented default file ([`default_text`]) follow from the definitions. `keys.rs` says which keys stand
+//! elsewhere than in RULES.md, and why.
 
 mod document;
 mod group;
