@@ -1,8 +1,13 @@
 //! What each fuzz target holds, for any bytes. Also run over the committed corpora by `cargo test` (`tests/corpus.rs`).
 #![allow(dead_code)] // Each target includes this file and uses one of them.
 
+use std::time::Duration;
+
 use evenkeel::cache::freshness::TtlSettings;
 use evenkeel::cache::key::Question;
+use evenkeel::cache::snapshot::read::{Check, Records};
+use evenkeel::cache::snapshot::write::{Times, Writer};
+use evenkeel::cache::snapshot::{EntryRecord, Head, Record, Since, Vetted};
 use evenkeel::clock::{Moment, WallTime};
 use evenkeel::resolve::vet::{self, Terms, Verdict};
 use evenkeel::wire::patch::{self, Ageing, Shape, Stored};
@@ -81,6 +86,70 @@ pub fn reply(bytes: &[u8]) {
             reply::check(&out[..n]).expect("an answer from the cache is whole");
         }
     }
+}
+
+/// Snapshots: total, as a whole file and as records behind a head that was taken. Chunks of any size read alike; what
+/// passes vet is in an entry that can be answered from, and is written and read again as it is.
+pub fn snapshot(bytes: &[u8]) {
+    const MACHINE: [u8; 16] = [7; 16];
+    let mut check = Check::new(bytes.len() as u64, MACHINE);
+    let whole = check.feed(bytes).is_ok() && check.finish().is_ok();
+    let records = if whole { bytes } else { &[bytes, &[0; 32]].concat() };
+    let head = Head { version: 1, length: if whole { 40 } else { 0 }, machine: MACHINE, written_at: 0 };
+    let in_chunks = |size: usize| {
+        let mut seen = Vec::new();
+        let mut reading = Records::new(&head, records.len() as u64);
+        for chunk in records.chunks(size) {
+            reading.feed(chunk, |record| seen.push(format!("{record:?}")));
+        }
+        seen
+    };
+    let at_once = in_chunks(records.len());
+    assert_eq!(in_chunks(37), at_once);
+
+    let now = Moment::from_secs(90 * 86_400);
+    let terms =
+        Terms { over_tcp: true, with_edns: false, trust_ad: true, ttl: TtlSettings::default(), wall: WallTime(0) };
+    let times = Times { now, wall_ms: 0, due_before: Moment::ZERO, max_age: Duration::from_secs(86_400) };
+    let restore = |record: &EntryRecord<'_>| {
+        let mut buffer = [0; 255];
+        let question = record.question(&mut buffer)?;
+        let Verdict::Answer { packed, storable: true } = vet::vet(record.wire, &question, terms, now) else {
+            return None;
+        };
+        let vetted = Vetted { packed, group: record.group, max_age: times.max_age };
+        record.restored(&question, vetted, Since::new(0, 0, now)).ok()
+    };
+    let mut reading = Records::new(&head, records.len() as u64);
+    reading.feed(records, |record| {
+        let Record::Entry(record) = record else { return };
+        let Some(entry) = restore(&record) else { return };
+        let data = entry.data().expect("it holds an answer");
+        let asked = build::question(entry.name(), entry.qtype(), record.bits & 1 != 0, false, true);
+        let asked = query::check(&asked).expect("our own question");
+        let mut out = [0; 1232];
+        let shape = Shape { limit: 1232, ad: true, ede: None, turn: 1 };
+        let n = patch::answer(&asked, &data.stored(), Ageing::Stale { ttl: 30 }, shape, &mut out);
+        reply::check(&out[..n]).expect("an answer from the cache is whole");
+
+        let mut writer = Writer::new(MACHINE, times);
+        if !writer.entry(&entry) {
+            return;
+        }
+        let file = writer.finish();
+        let mut check = Check::new(file.len() as u64, MACHINE);
+        check.feed(&file).expect("our own file");
+        let head = check.finish().expect("our own file");
+        let mut again = None;
+        Records::new(&head, file.len() as u64).feed(&file, |record| {
+            if let Record::Entry(record) = record {
+                again = restore(&record);
+            }
+        });
+        let again = again.expect("what was restored is restored again");
+        let again = (again.name(), again.qtype(), again.bits(), again.data().map(|d| (d.stored, d.ttl, d.tier)));
+        assert_eq!(again, (entry.name(), entry.qtype(), entry.bits(), Some((data.stored, data.ttl, data.tier))));
+    });
 }
 
 /// Configuration: total; what is refused has its place.

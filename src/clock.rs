@@ -89,6 +89,12 @@ pub fn wall() -> WallTime {
     WallTime(clock_gettime(ClockId::Realtime).tv_sec)
 }
 
+/// Reads CLOCK_REALTIME in milliseconds since 1970; a clock before that counts as that.
+pub fn wall_millis() -> u64 {
+    let t = clock_gettime(ClockId::Realtime);
+    u64::try_from(t.tv_sec).unwrap_or(0).saturating_mul(1000).saturating_add(t.tv_nsec as u64 / 1_000_000)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,12 +5,14 @@
 //! in the way of serving is fatal and said in one line with what to do ([`Fatal`]); what is not (an admin port, the
 //! control socket, a state directory) is a warning and tried again.
 //!
-//! At SIGTERM: ready goes off, answers go on for `listen.drain`, sockets are read empty, exit 0. At SIGHUP: the policy
+//! At SIGTERM: ready goes off, answers go on for `listen.drain` and at least until the last snapshot is written (at most
+//! 5 s), sockets are read empty, exit 0. At SIGHUP: the policy
 //! is swapped and evidence kept; a bad file is refused whole, and keys that need a restart are named.
 //!
 //! A worker or driver that panics ends the process: a supervisor starts a whole one, where half a one would answer
 //! some clients and not others.
 
+mod keeping;
 pub mod policy;
 mod report;
 mod worker;
@@ -48,6 +50,7 @@ use crate::observe::metrics::Meters;
 use crate::serve::admit::Allowed;
 use crate::upkeep::canary::Canaries;
 use crate::upkeep::network::{self, Change};
+use crate::upkeep::snapshot::{self, Snapshotter};
 use crate::upkeep::source::{ConfigSource, Loaded, Refused, shown_path, state_directory};
 use crate::upkeep::{freeze, probe, system};
 use policy::{InForce, Placed, Surroundings};
@@ -122,6 +125,8 @@ pub(crate) struct Running {
     readings: Mutex<Option<Readings>>,
     connections: Mutex<Option<Connections>>,
     log: Arc<Log>,
+    /// None where there is no state directory.
+    snapshotter: Option<Arc<Snapshotter>>,
 }
 
 /// What reloads replace.
@@ -179,6 +184,10 @@ pub fn run(start: Start) -> Result<(), Fatal> {
     remarks.iter().for_each(|remark| report(Event::HostsRemark { remark: remark.clone() }));
     let in_force = Arc::new(InForce::new(first_policy));
 
+    let snapshotter = state.as_ref().map(|directory| {
+        let (directory, cache) = (directory.clone(), cache.clone());
+        Arc::new(Snapshotter::new(directory, snapshot::machine(), cache, config.cache.max_bytes))
+    });
     let running = Arc::new(Running {
         source,
         started: clock::now(),
@@ -205,6 +214,7 @@ pub fn run(start: Start) -> Result<(), Fatal> {
         readings: Mutex::new(None),
         connections: Mutex::new(None),
         log,
+        snapshotter,
     });
     running.place(placed, &runtime);
     running.keep_accepted();
@@ -230,6 +240,7 @@ pub fn run(start: Start) -> Result<(), Fatal> {
     *lock(&running.connections) = Some(tcp_listeners.connections());
     running.ready.store(true, Ordering::Relaxed);
     running.say_started(workers);
+    running.keep_cache();
 
     runtime.block_on(async {
         running.spawn_beside(&config, control_place, &meters, watch);
@@ -237,8 +248,13 @@ pub fn run(start: Start) -> Result<(), Fatal> {
         until_told_to_end(signals.terminate, signals.interrupt).await;
         running.ready.store(false, Ordering::Relaxed);
         report(Event::Draining { grace: config.listen.drain });
-        // TCP ends early where no connection is open; UDP has the whole time.
-        tokio::join!(tcp_listeners.drain(config.listen.drain), tokio::time::sleep(config.listen.drain));
+        let last = running.clone();
+        // TCP ends early where no connection is open; UDP has the whole time. The last snapshot is written meanwhile.
+        let _ = tokio::join!(
+            tcp_listeners.drain(config.listen.drain),
+            tokio::time::sleep(config.listen.drain),
+            tokio::task::spawn_blocking(move || last.end_keeping())
+        );
         // Stopping blocks; the runtime's other threads go on answering what is still open.
         let _ = tokio::task::spawn_blocking(move || udp_workers.stop(EMPTYING)).await;
     });
@@ -413,6 +429,23 @@ impl Running {
             report(Event::Thawed { by_command });
         }
         was
+    }
+
+    /// Begins to read the snapshot of the cache, and then to write one again and again.
+    fn keep_cache(self: &Arc<Self>) {
+        let Some(snapshotter) = self.snapshotter.clone() else { return };
+        let running = self.clone();
+        let thread = std::thread::Builder::new().name("snapshot".into());
+        if let Err(e) = thread.spawn(move || snapshotter.run(&*running)) {
+            report(Event::StateUnavailable { reason: format!("no thread for snapshots: {e}") });
+        }
+    }
+
+    /// Writes the last snapshot. Blocks.
+    fn end_keeping(&self) {
+        if let Some(snapshotter) = &self.snapshotter {
+            snapshotter.finish(self);
+        }
     }
 
     fn say_started(&self, workers: usize) {

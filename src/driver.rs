@@ -220,6 +220,26 @@ impl Driver {
         self.in_flight_per_client.store(in_flight_per_client, Ordering::Relaxed);
     }
 
+    /// Answers of an earlier process were restored: questions that came before them are offered them. Any thread may
+    /// call it.
+    pub fn offer_restored(&self) {
+        let cells: Vec<_> = {
+            let [current, _] = &*self.cells.read().unwrap_or_else(PoisonError::into_inner);
+            current.values().cloned().collect()
+        };
+        let (due_before, now) = (self.cache.due_before(), clock::now());
+        let with_data = |key, q: &Question<'_>| self.cache.look(key, q).filter(|e| e.data().is_some());
+        let look = |key, q: &Question<'_>| {
+            // What was validated may serve who asks without validation, as at the door.
+            let validated = Question { cd: false, ..*q };
+            with_data(key, q).or_else(|| q.cd.then(|| with_data(self.cache.key(&validated), &validated)).flatten())
+        };
+        for cell in cells {
+            let offered = cell.with_desk(|desk| desk.offer_restored(&look, due_before, now));
+            offered.into_iter().for_each(|id| cell.wake(id));
+        }
+    }
+
     /// Takes open questions from the workers until the queue's other ends are gone.
     pub async fn run(self: Arc<Self>, mut queue: mpsc::Receiver<HandedOver>) {
         while let Some((opening, reply_to)) = queue.recv().await {

@@ -118,7 +118,7 @@ pub const STALE_RECHECK: Duration = Duration::from_secs(30);
 /// rounded by, and the last tenth of it longer than an answer takes.
 pub const AHEAD_TTL_MIN: u32 = 5;
 /// Pause between snapshots of the cache.
-pub const SNAPSHOT_EVERY: Bound<Duration> = secs(300, 10, DAY);
+pub const SNAPSHOT_EVERY: Bound<Duration> = secs(300, 1, DAY);
 /// A snapshot is not written anew while fewer than one in so many of its entries have changed.
 pub const SNAPSHOT_CHANGED_SHARE: u64 = 100;
 /// Bytes a second of a snapshot that is written beside serving.

@@ -21,6 +21,11 @@ fn configurations() {
     replay("config", bodies::config);
 }
 
+#[test]
+fn snapshots() {
+    replay("snapshot", bodies::snapshot);
+}
+
 fn replay(target: &str, body: fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let mut seen = 0;

@@ -257,6 +257,11 @@ impl Entry {
         self.qtype
     }
 
+    /// DO and CD, as in [`Question::bits`].
+    pub fn bits(&self) -> u8 {
+        self.bits
+    }
+
     /// The last good answer.
     pub fn data(&self) -> Option<&Data> {
         self.data.as_ref()
@@ -280,6 +285,12 @@ impl Entry {
     /// Remembers a failure beside the data.
     pub fn remember(&self, failure: Failure) {
         *self.failure_slot() = Some(Box::new(failure));
+    }
+
+    /// Takes over the failure that `other` remembers.
+    pub fn inherit_failure(&self, other: &Entry) {
+        let failure = other.failure_slot().clone();
+        *self.failure_slot() = failure;
     }
 
     fn failure_slot(&self) -> MutexGuard<'_, Option<Box<Failure>>> {

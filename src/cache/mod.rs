@@ -3,7 +3,8 @@
 //! Pure but for the map itself, which lives behind [`store::Store`]. A [`Key`] finds an [`Entry`]; an entry holds the
 //! last good answer as the packet that came, and beside it the last failure. [`freshness`] is the arithmetic of
 //! fresh, stale and gone; [`ahead`] says what is asked again before it runs out; [`guard`] says what may take the
-//! place of what; [`front`] is the worker's own small copy of what it hits most.
+//! place of what; [`front`] is the worker's own small copy of what it hits most; [`snapshot`] is the form in which it
+//! outlives the process.
 //!
 //! Invariants: a failure never overwrites data; data never outlives its TTL by more than `max_age` towards a client;
 //! the map's own clock decides nothing.
@@ -14,10 +15,11 @@ pub mod freshness;
 pub mod front;
 pub mod guard;
 pub mod key;
+pub mod snapshot;
 pub mod store;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Moment;
@@ -52,13 +54,29 @@ pub struct Cache {
     guards: Guards,
     /// The beginning and the end of the freeze; zeros where there is none.
     frozen: [AtomicU64; 2],
+    /// Answers that were stored since the start.
+    changes: AtomicU64,
+    /// Held while what lies under a key is looked at and changed: what is restored must not take the place of what came
+    /// in between.
+    changing: [Mutex<()>; CHANGING],
 }
+
+/// Keys that can be changed at once.
+const CHANGING: usize = 64;
 
 impl Cache {
     /// A cache over `store`, with its own secret for keys.
     pub fn new(store: Arc<dyn Store>, keys: Keys) -> Self {
         let zero = || AtomicU64::new(0);
-        Self { keys, store, due_before: zero(), guards: Guards::default(), frozen: [zero(), zero()] }
+        Self {
+            keys,
+            store,
+            due_before: zero(),
+            guards: Guards::default(),
+            frozen: [zero(), zero()],
+            changes: zero(),
+            changing: std::array::from_fn(|_| Mutex::new(())),
+        }
     }
 
     /// The key of a question.
@@ -73,6 +91,7 @@ impl Cache {
 
     /// Stores an entry with an answer unless [`guard::may_replace`] forbids it. Says whether it was stored.
     pub fn keep(&self, key: Key, question: &Question<'_>, entry: Arc<Entry>, max_age: Duration, now: Moment) -> bool {
+        let _alone = self.alone_with(key);
         let old = self.look(key, question);
         if let Some(new) = entry.data().filter(|d| !d.good)
             && self.guards.protected(key, question, new.group, now).is_some()
@@ -96,6 +115,7 @@ impl Cache {
             Some(data) if data.good => self.guards.on_good(key, &entry, now),
             _ => self.guards.on_negative(key, question),
         }
+        self.changes.fetch_add(1, Ordering::Relaxed);
         self.store.put(key, entry);
         // Where the store weighs and evicts later, front copies must let go of the old answer now.
         if let Some(old) = old {
@@ -104,8 +124,27 @@ impl Cache {
         true
     }
 
+    /// Puts an entry of an earlier process where no answer is. A failure that is remembered already stands beside it.
+    /// Says whether it was put.
+    pub fn restore(&self, key: Key, question: &Question<'_>, entry: Entry) -> bool {
+        let _alone = self.alone_with(key);
+        let old = self.look(key, question);
+        if old.as_ref().is_some_and(|had| had.data().is_some()) {
+            return false;
+        }
+        if let Some(had) = &old {
+            entry.inherit_failure(had);
+        }
+        self.store.put(key, Arc::new(entry));
+        if let Some(old) = old {
+            old.let_go();
+        }
+        true
+    }
+
     /// Remembers a failure beside what is stored; makes an entry for it where nothing is.
     pub fn fail(&self, key: Key, question: &Question<'_>, failure: Failure) {
+        let _alone = self.alone_with(key);
         match self.look(key, question) {
             Some(entry) => entry.remember(failure),
             None => {
@@ -192,6 +231,20 @@ impl Cache {
     pub fn flush(&self, doomed: &dyn Fn(&Entry) -> bool) -> u64 {
         self.guards.flush(doomed);
         self.store.remove_if(doomed)
+    }
+
+    /// Calls `each` with every entry; does not count as a use.
+    pub fn for_each(&self, each: &mut dyn FnMut(&Entry)) {
+        self.store.for_each(&mut |_, entry| each(entry));
+    }
+
+    /// Answers that were stored since the start; what was restored is not among them.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    fn alone_with(&self, key: Key) -> MutexGuard<'_, ()> {
+        self.changing[(key.0 >> 64) as usize % CHANGING].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes and entries at hand, and entries evicted for room since the start.

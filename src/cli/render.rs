@@ -5,6 +5,7 @@
 //!
 //! Of a status it knows `version`, `uptime_seconds`, `listen[]`, `groups[{name, tier_in_use, belief,
 //! servers[{name, address, tier, state, reason, latency_ms}]}]`, `canaries[]`, `cache{bytes, max_bytes, entries}`,
+//! `snapshot{written_unix, entries, bytes, restored, left_out, reading}`,
 //! `config{file, hash, age_seconds, fallback, needs_restart[]}`, `events[{level, text, unix}]` and `warnings[]`.
 
 use std::fmt::Write;
@@ -42,6 +43,9 @@ pub fn status(status: &Value) -> String {
     }
     if let Some(Value::Object(cache)) = fields.remove("cache") {
         write_cache(cache, &mut out);
+    }
+    if let Some(Value::Object(snapshot)) = fields.remove("snapshot") {
+        write_snapshot(snapshot, &mut out);
     }
     for group in list(fields.remove("groups")) {
         write_group(group, &mut out);
@@ -136,6 +140,35 @@ fn write_cache(mut cache: Map<String, Value>, out: &mut String) {
     }
     out.push('\n');
     write_rest(&cache, 10, out);
+}
+
+fn write_snapshot(mut snapshot: Map<String, Value>, out: &mut String) {
+    let mut number = |name: &str| snapshot.remove(name).as_ref().and_then(Value::as_u64);
+    let (written, entries, bytes) = (number("written_unix"), number("entries"), number("bytes"));
+    let (restored, left_out) = (number("restored"), number("left_out"));
+    out.push_str("snapshot ");
+    match written {
+        None => out.push_str(" none yet"),
+        Some(unix) => {
+            let seconds = unix % 86_400;
+            let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+            let (entries, bytes) = (entries.unwrap_or(0), rounded_size(bytes.unwrap_or(0)));
+            let _ = write!(out, " {entries} answers in {bytes}, of {h:02}:{m:02}:{s:02}Z");
+        }
+    }
+    if let Some(restored) = restored.filter(|n| *n > 0) {
+        let _ = write!(out, ", {restored} restored at start");
+    }
+    if let Some(left_out) = left_out.filter(|n| *n > 0) {
+        let _ = write!(out, ", {left_out} left out");
+    }
+    out.push('\n');
+    // What is amiss stands among the warnings.
+    ["good_unix", "refused", "failing"].iter().for_each(|known| drop(snapshot.remove(*known)));
+    if snapshot.get("reading") == Some(&Value::Bool(false)) {
+        snapshot.remove("reading");
+    }
+    write_rest(&snapshot, 10, out);
 }
 
 fn write_group(group: Value, out: &mut String) {
@@ -280,6 +313,10 @@ mod tests {
                 "needs_restart": ["listen.dns"],
             },
             "cache": { "bytes": 5_400_000, "max_bytes": 67_108_864, "entries": 1234, "evicted": 5 },
+            "snapshot": {
+                "file": "/s/cache.snapshot", "written_unix": 1_700_000_000, "good_unix": 1_700_000_000, "entries": 1200,
+                "bytes": 140_000, "restored": 7, "left_out": 1, "reading": false, "refused": null, "failing": null,
+            },
             "groups": [{
                 "name": "default", "belief": "healthy", "tier_in_use": 1,
                 "servers": [
@@ -306,6 +343,8 @@ config    /etc/evenkeel/evenkeel.toml, id 00ff, applied 1m1s ago
           listen.dns was changed and needs a restart
 cache     1234 answers in 5MiB of 64MiB
           evicted   5
+snapshot  1200 answers in 136KiB, of 22:13:20Z, 7 restored at start, 1 left out
+          file      /s/cache.snapshot
 group     default: healthy, tier 1 in use
           tier 1  192.0.2.1:53       fit   3 ms
           tier 2  far 192.0.2.22:53  down        3 probes failed  outstanding 2

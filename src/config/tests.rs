@@ -326,9 +326,9 @@ fn guards_and_canaries_are_read_and_what_is_wrong_in_them_is_said() {
         ],
     );
     check_refused(
-        "[cache]\nsnapshot_every = \"1s\"",
+        "[cache]\nsnapshot_every = \"1ms\"",
         &[],
-        &["f:2:18: cache.snapshot_every: 1s is not within 10s and 1d"],
+        &["f:2:18: cache.snapshot_every: 1ms is not within 1s and 1d"],
     );
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::policy::Placed;
 use super::{Running, lock};
-use crate::cache::entry::Data;
+use crate::cache::entry::{Data, Entry};
 use crate::cache::freshness::Standing;
 use crate::cache::key::Question;
 use crate::clock::{self, Moment};
@@ -47,6 +47,11 @@ impl Gather for Running {
             let file = config.path.as_ref().map_or_else(String::new, |path| format!(" {}", path.display()));
             warnings.push(format!("the configuration was refused when last read; `evenkeel check{file}` says why"));
         }
+        let snapshot = self.snapshotter.as_ref().filter(|_| config.config.cache.snapshot).map(|s| s.status());
+        if let Some(s) = &snapshot {
+            let refused = s.refused.iter().map(|why| format!("{} was not read at start: {why}", s.file));
+            warnings.extend(refused.chain(s.failing.iter().map(|why| format!("{} is not written: {why}", s.file))));
+        }
         let groups: Vec<GroupStatus> = changing.placed.iter().map(|p| group_status(p, now)).collect();
         for group in groups.iter().filter(|g| g.servers.is_empty()) {
             warnings.push(format!("group {} has no upstream", group.name));
@@ -70,6 +75,7 @@ impl Gather for Running {
                 since_unix: wall.0.saturating_sub_unsigned(now.since(freeze.since).as_secs()),
                 left_seconds: now.until(freeze.until).as_secs(),
             }),
+            snapshot,
             config: ConfigStatus {
                 file: config.path.as_ref().map(|p| p.display().to_string()),
                 hash: config.hash.clone(),
@@ -230,10 +236,15 @@ impl Controlled for Running {
     }
 
     fn flush(&self, what: &Flush) -> u64 {
-        let entries = match what {
-            Flush::Name(name) => self.cache.flush(&|e| e.name() == name.as_wire()),
-            Flush::Zone(zone) => self.cache.flush(&|e| suffixes(e.name()).any(|s| s == zone.as_wire())),
-            Flush::All => self.cache.flush(&|_| true),
+        let what = what.clone();
+        let doomed = move |e: &Entry| match &what {
+            Flush::Name(name) => e.name() == name.as_wire(),
+            Flush::Zone(zone) => suffixes(e.name()).any(|s| s == zone.as_wire()),
+            Flush::All => true,
+        };
+        let entries = match &self.snapshotter {
+            Some(snapshotter) => snapshotter.flush(doomed),
+            None => self.cache.flush(&doomed),
         };
         event::report(Event::Flushed { entries });
         entries

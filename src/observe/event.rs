@@ -288,6 +288,35 @@ pub enum Event {
         /// Did an operator end it?
         by_command: bool,
     },
+    /// The cache of an earlier process is there again.
+    SnapshotRestored {
+        /// Entries that are.
+        entries: u64,
+        /// Entries that cannot be served any more.
+        too_old: u64,
+        /// Entries that did not pass.
+        refused: u64,
+        /// Entries for which there was no room.
+        no_room: u64,
+        /// Time since it was written.
+        age: Duration,
+        /// How long reading took.
+        took: Duration,
+    },
+    /// A snapshot is there and was not read: the cache begins empty.
+    SnapshotRefused {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A snapshot could not be written; the one before it stays.
+    SnapshotFailed {
+        /// The file.
+        file: PathBuf,
+        /// What was in the way.
+        reason: String,
+    },
     /// The cache was emptied, in part or whole, by command.
     Flushed {
         /// Entries that went.
@@ -320,6 +349,8 @@ impl Event {
             | Event::AdminUnavailable { .. }
             | Event::ControlUnavailable { .. }
             | Event::StateUnavailable { .. }
+            | Event::SnapshotRefused { .. }
+            | Event::SnapshotFailed { .. }
             | Event::LocalLimit { .. }
             | Event::ServerLoops { .. }
             | Event::ServerSuspect { .. }
@@ -382,6 +413,9 @@ impl Event {
             Event::ServerSuspectNoMore { .. } => "server_suspect_no_more",
             Event::Frozen { .. } => "frozen",
             Event::Thawed { .. } => "thawed",
+            Event::SnapshotRestored { .. } => "snapshot_restored",
+            Event::SnapshotRefused { .. } => "snapshot_refused",
+            Event::SnapshotFailed { .. } => "snapshot_failed",
             Event::Flushed { .. } => "flushed",
             Event::Draining { .. } => "draining",
             Event::Ended { .. } => "ended",
@@ -554,6 +588,25 @@ impl fmt::Display for Event {
             ),
             Event::Thawed { by_command: true } => f.write_str("thawed"),
             Event::Thawed { by_command: false } => f.write_str("the freeze has ended by itself"),
+            Event::SnapshotRestored { entries, too_old, refused, no_room, age, took } => {
+                write!(f, "{entries} answers restored from a snapshot of {} ago, in {}", Span(*age), Span(*took))?;
+                if *too_old > 0 {
+                    write!(f, "; {too_old} were too old")?;
+                }
+                if *refused > 0 {
+                    write!(f, "; {refused} did not pass")?;
+                }
+                if *no_room > 0 {
+                    write!(f, "; for {no_room} there was no room")?;
+                }
+                Ok(())
+            }
+            Event::SnapshotRefused { file, reason } => {
+                write!(f, "{} is not read, the cache begins empty: {reason}", file.display())
+            }
+            Event::SnapshotFailed { file, reason } => {
+                write!(f, "{} is not written, the one before stays: {reason}", file.display())
+            }
             Event::Flushed { entries } => write!(f, "{entries} entries flushed"),
             Event::Draining { grace } => write!(f, "ending; answers go on for {}", Span(*grace)),
             Event::Ended { uptime } => write!(f, "ended after {}", Span(*uptime)),
@@ -724,6 +777,23 @@ mod tests {
                 Event::NetworkUnwatched { reason: "no".into(), look_every: s(10) },
                 LogLevel::Warn,
                 "the kernel does not tell of network changes: no; looking every 10 s",
+            ),
+            (
+                Event::SnapshotRestored {
+                    entries: 9,
+                    too_old: 1,
+                    refused: 0,
+                    no_room: 2,
+                    age: s(300),
+                    took: Duration::from_millis(40),
+                },
+                LogLevel::Info,
+                "9 answers restored from a snapshot of 5 min ago, in 40 ms; 1 were too old; for 2 there was no room",
+            ),
+            (
+                Event::SnapshotRefused { file: "/s/cache.snapshot".into(), reason: "it is torn".into() },
+                LogLevel::Warn,
+                "/s/cache.snapshot is not read, the cache begins empty: it is torn",
             ),
             (
                 Event::Reloaded { file: "/e.toml".into(), needs_restart: vec!["listen.dns".into()] },

@@ -246,6 +246,12 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("evenkeel_cache_max_bytes", Kind::Gauge, "Bytes that the cache may use"),
     ("evenkeel_cache_entries", Kind::Gauge, "Entries of the cache"),
     ("evenkeel_cache_evictions_total", Kind::Counter, "Entries that went for lack of room"),
+    (
+        "evenkeel_snapshot_last_success_timestamp_seconds",
+        Kind::Gauge,
+        "When the snapshot was last written, or found to differ by less than 1 %, since 1970",
+    ),
+    ("evenkeel_snapshot_entries", Kind::Gauge, "Entries of the snapshot"),
     ("evenkeel_in_flight", Kind::Gauge, "Questions that are being pursued"),
     ("evenkeel_in_flight_max", Kind::Gauge, "Questions that may be pursued at once"),
     ("evenkeel_upstream_questions_total", Kind::Counter, "Questions sent to a server, by why"),
@@ -365,6 +371,12 @@ impl Page {
         self.gauge("evenkeel_guard_names", &[], s.guard.names_held as f64);
         self.counter("evenkeel_guard_held_total", &[], s.guard.held_total);
         self.gauge("evenkeel_frozen", &[], f64::from(s.frozen.is_some()));
+        if let Some(snapshot) = &s.snapshot {
+            self.gauge("evenkeel_snapshot_entries", &[], snapshot.entries as f64);
+            if let Some(good) = snapshot.good_unix {
+                self.gauge("evenkeel_snapshot_last_success_timestamp_seconds", &[], good as f64);
+            }
+        }
         self.gauge("evenkeel_config_last_reload_successful", &[], s.config.last_reload_ok.into());
         let taken = s.config.last_reload_unix as f64;
         self.gauge("evenkeel_config_last_reload_success_timestamp_seconds", &[], taken);
@@ -462,7 +474,7 @@ mod tests {
 
     /// INTERFACE "Metrics", without what has no machinery yet.
     const INTERFACE: &str = "queries_total answers_total answer_seconds stale_age_seconds cache_bytes cache_max_bytes \
-        cache_entries cache_evictions_total in_flight in_flight_max upstream_questions_total upstream_failures_total \
+        cache_entries cache_evictions_total snapshot_last_success_timestamp_seconds snapshot_entries in_flight in_flight_max upstream_questions_total upstream_failures_total \
         upstream_seconds upstream_state tier_in_use tier_shifts_total budget_denied_total bulkhead_rejected_total \
         config_last_reload_successful config_last_reload_success_timestamp_seconds config_fallback \
         guard_names guard_held_total frozen udp_receive_drops_total tcp_connections log_dropped_total canary_success \

@@ -40,6 +40,8 @@ pub struct Snapshot {
     pub guard: GuardStatus,
     /// The freeze, where one is in force.
     pub frozen: Option<FreezeStatus>,
+    /// The cache's snapshot; `None` where none is kept.
+    pub snapshot: Option<SnapshotStatus>,
     /// The configuration in use.
     pub config: ConfigStatus,
     /// Open TCP connections of clients.
@@ -209,6 +211,31 @@ pub struct FreezeStatus {
     pub left_seconds: u64,
 }
 
+/// The snapshot of the cache.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct SnapshotStatus {
+    /// Its file.
+    pub file: String,
+    /// When it was written, in seconds since 1970; `None` where there is none.
+    pub written_unix: Option<i64>,
+    /// When it was last written, or found to differ by less than 1 %.
+    pub good_unix: Option<i64>,
+    /// Answers in it.
+    pub entries: u64,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Answers that were restored at the start.
+    pub restored: u64,
+    /// Answers that were not: too old, without room, or they did not pass.
+    pub left_out: u64,
+    /// Is the one of an earlier process still being read?
+    pub reading: bool,
+    /// Why that one was not read, until another took its place.
+    pub refused: Option<String>,
+    /// What was in the way of the last write.
+    pub failing: Option<String>,
+}
+
 /// The configuration in use.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ConfigStatus {
@@ -306,10 +333,11 @@ pub fn page(s: &Snapshot) -> String {
     }
     let _ = write!(
         body,
-        "<h2>Cache</h2><p>{} entries, {} of {} KiB</p><h2>Configuration</h2><p>{}, {} old{}</p><h2>Events</h2><ul>",
+        "<h2>Cache</h2><p>{} entries, {} of {} KiB{}</p><h2>Configuration</h2><p>{}, {} old{}</p><h2>Events</h2><ul>",
         s.cache.entries,
         s.cache.bytes >> 10,
         s.cache.max_bytes >> 10,
+        s.snapshot.as_ref().map_or(String::new(), |snapshot| snapshot_line(snapshot, s)),
         Html(s.config.file.as_deref().unwrap_or("built-in defaults")),
         Span(std::time::Duration::from_secs(s.config.age_seconds)),
         if s.config.fallback { ", a fall-back: the file was refused" } else { "" },
@@ -321,6 +349,19 @@ pub fn page(s: &Snapshot) -> String {
         let _ = write!(body, "<li class={}>{age} ago: {}</li>", Html(event.level), Html(&event.text));
     }
     format!("{PAGE_HEAD}{body}</ul><p><a href=status>status</a> <a href=metrics>metrics</a></p>\n")
+}
+
+/// The snapshot, behind the cache.
+fn snapshot_line(snapshot: &SnapshotStatus, s: &Snapshot) -> String {
+    let now = s.started_unix.saturating_add_unsigned(s.uptime_seconds);
+    let age = |unix: i64| Span(std::time::Duration::from_secs(u64::try_from(now.saturating_sub(unix)).unwrap_or(0)));
+    let written = match snapshot.written_unix {
+        None => "no snapshot yet".to_owned(),
+        Some(unix) => {
+            format!("snapshot of {} entries, {} KiB, {} old", snapshot.entries, snapshot.bytes >> 10, age(unix))
+        }
+    };
+    format!("; {written}, {} restored at start", snapshot.restored)
 }
 
 const PAGE_HEAD: &str = "<!doctype html><html lang=en><meta charset=utf-8><title>evenkeel</title>\
@@ -411,6 +452,16 @@ pub(crate) mod tests {
             cache: CacheStatus { bytes: 10, max_bytes: 100, entries: 1, evictions: 2 },
             guard: GuardStatus { names_held: 1, held_total: 2, held: vec![HoldStatus::default()] },
             frozen: Some(FreezeStatus::default()),
+            snapshot: Some(SnapshotStatus {
+                file: "/var/lib/evenkeel/cache.snapshot".into(),
+                written_unix: Some(1_700_000_060),
+                good_unix: Some(1_700_000_060),
+                entries: 3,
+                bytes: 2048,
+                restored: 2,
+                left_out: 1,
+                ..SnapshotStatus::default()
+            }),
             config: ConfigStatus { last_reload_ok: true, ..ConfigStatus::default() },
             tcp_connections: 4,
             udp_receive_drops: 5,

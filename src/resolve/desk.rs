@@ -25,10 +25,12 @@ use std::time::Duration;
 
 use super::attempt::AttemptId;
 use super::join::Joins;
+use super::patience::{self, Circumstances};
 use super::pursuit::{Brief, Pursuit, Step, Waiter};
 use super::vet::Verdict;
 use crate::cache::entry::{Entry, GroupStamp};
-use crate::cache::key::{Key, OwnedQuestion};
+use crate::cache::freshness::Standing;
+use crate::cache::key::{Key, OwnedQuestion, Question};
 use crate::clock::Moment;
 use crate::limits::{HOPELESS_AFTER_MIN, WAITERS_PER_PURSUIT_MAX};
 use crate::upstream::bulkhead::{Bound, Permit};
@@ -181,6 +183,35 @@ impl<W> Desk<W> {
         self.joins.open(key, &question.view(), id);
         self.places.insert(id, Place { key, pursuit, permit: Some(permit) });
         Opened::Started(id, yielded)
+    }
+
+    /// Answers of an earlier process were restored: whoever has nothing to give is offered what `look` finds. Gives
+    /// those that have steps to take.
+    pub fn offer_restored(
+        &mut self,
+        look: &dyn Fn(Key, &Question<'_>) -> Option<Arc<Entry>>,
+        due_before: Moment,
+        now: Moment,
+    ) -> Vec<PursuitId> {
+        let (belief, patience) = (self.group.belief(), self.group.patience());
+        let max_age = self.group.settings().stale.max_age;
+        let mut offered = Vec::new();
+        for (id, place) in self.places.iter_mut().filter(|(_, p)| p.pursuit.lacks_stale()) {
+            let Some(entry) = look(place.key, &place.pursuit.question()) else { continue };
+            let Some(data) = entry.data().filter(|d| d.group == self.stamp || !d.kind.is_negative()) else {
+                continue;
+            };
+            let wait = match data.standing_in(self.stamp, max_age, due_before, now) {
+                Standing::Fresh { .. } => Duration::ZERO,
+                Standing::Stale { past } => {
+                    patience::wait(Circumstances { belief, failed_of_late: false, patience, past, ttl: data.ttl })
+                }
+                Standing::Gone => continue,
+            };
+            place.pursuit.offer_restored(entry.clone(), wait);
+            offered.push(*id);
+        }
+        offered
     }
 
     /// The oldest hopeless question under a full bound yields to a new one.

@@ -9,7 +9,7 @@ use super::desk::{Desk, Opened, PursuitId, Request};
 use super::pursuit::{Answer, Step, Waiter};
 use super::vet::{Fault, Verdict};
 use crate::cache::ahead::Ahead;
-use crate::cache::entry::{Data, GroupStamp, Kind, Packed};
+use crate::cache::entry::{Data, Entry, GroupStamp, Kind, Packed};
 use crate::cache::key::{Keys, Question};
 use crate::clock::Moment;
 use crate::limits::{FAILING_ZONE_IN_FLIGHT_MAX, REFRESHES_PER_SECOND};
@@ -484,6 +484,46 @@ fn a_dead_address_family_is_left_out_before_each_of_its_servers_was_tried() {
     assert_eq!(w.packets[2], 0, "the third server of the dead family was not tried by any client");
 }
 
+//------------ After a restart ---------------------------------------------------------------------------------------
+
+// Asked before the snapshot was read, while no server answers.
+#[test]
+fn who_asked_before_an_answer_was_restored_gets_it_at_once() {
+    let hour = Duration::from_secs(3600);
+    for (what, kind, group, age, want) in [
+        ("stale", Kind::Positive, 1, hour, Some("stale after 40 ms")),
+        ("fresh", Kind::Positive, 1, MS(0), Some("stale after 40 ms")),
+        ("stale NXDOMAIN", Kind::NxDomain, 1, hour, Some("stale after 40 ms")),
+        ("another group's", Kind::Positive, 0, hour, Some("stale after 40 ms")),
+        ("another group's NXDOMAIN", Kind::NxDomain, 0, hour, None),
+        ("too old", Kind::Positive, 1, hour * 25, None),
+    ] {
+        let mut w = World::new(|_| Does::Silent).at(Moment::from_secs(1_000_000));
+        w.probes_answer = false;
+        let id = w.ask("www.test", CLIENT).unwrap();
+        w.pass(MS(40));
+        w.restore("www.test", kind, group, age);
+        assert_eq!(w.seen.get(&id).map(String::as_str), want, "{what}");
+        assert!(!w.restore("www.test", kind, group, age) || want.is_none(), "{what}: it is offered once");
+    }
+}
+
+#[test]
+fn where_the_group_answers_a_restored_answer_is_waited_with() {
+    let mut w = World::new(|name| if name.contains("slow") { Does::Answers(3000) } else { Does::Answers(2) })
+        .at(Moment::from_secs(1_000_000));
+    for n in 0..10 {
+        w.ask(&format!("n{n}.test"), CLIENT);
+        w.pass(MS(5));
+    }
+    let id = w.ask("www.slow", CLIENT).unwrap();
+    w.pass(MS(40));
+    w.restore("www.slow", Kind::Positive, 1, Duration::from_secs(120));
+    assert!(!w.seen.contains_key(&id));
+    w.pass(MS(200));
+    assert_eq!(w.seen[&id], "stale after 150 ms", "the group's patience");
+}
+
 //------------ The world ---------------------------------------------------------------------------------------------
 
 #[derive(Clone, Copy)]
@@ -570,6 +610,25 @@ impl World {
         self.reset();
         self.ask("warm.test", CLIENT);
         self.pass(Duration::from_secs(3));
+    }
+
+    /// The same, begun at another moment.
+    fn at(mut self, now: Moment) -> Self {
+        (self.now, self.turn_at) = (now, now);
+        self.reset();
+        self
+    }
+
+    /// An answer that came so long ago is there again. Is anybody offered it?
+    fn restore(&mut self, name: &str, kind: Kind, group: u32, age: Duration) -> bool {
+        let name = wire(name);
+        let question = Question { name: &name, qtype: 1, dnssec_ok: false, cd: false };
+        let data = Data::new(Packed::of_a_minute(kind), 0, GroupStamp(group), self.now - age);
+        let entry = Arc::new(Entry::with_data(&question, data));
+        let look = |_, asked: &Question<'_>| (asked.name == name).then(|| entry.clone());
+        let offered = self.desk.offer_restored(&look, Moment::ZERO, self.now);
+        offered.iter().for_each(|id| self.step(*id));
+        !offered.is_empty()
     }
 
     fn reset(&mut self) {

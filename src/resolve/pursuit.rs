@@ -271,6 +271,18 @@ impl<W> Pursuit<W> {
         }
     }
 
+    /// Can it be answered, and has it nothing to give where nobody answers?
+    pub fn lacks_stale(&self) -> bool {
+        self.is_open() && self.brief.stale.is_none()
+    }
+
+    /// What can be served has come after the question: who waits gets it once `wait` has passed since it began.
+    pub fn offer_restored(&mut self, entry: Arc<Entry>, wait: Duration) {
+        let stale_at = self.started + wait;
+        self.waiters.iter_mut().for_each(|w| w.stale_at = w.stale_at.min(stale_at));
+        self.brief.stale = Some(entry);
+    }
+
     /// A client joins. The pursuit lasts as long as its last waiter's deadline, and at most twice the group's.
     pub fn join(&mut self, waiter: Waiter<W>) {
         self.ends = self.ends.max(waiter.deadline).min(self.ends_max);

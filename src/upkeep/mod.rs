@@ -4,6 +4,7 @@ pub mod canary;
 pub mod freeze;
 pub mod network;
 pub mod probe;
+pub mod snapshot;
 pub mod source;
 pub mod state;
 pub mod system;

@@ -17,4 +17,5 @@ mod neighbours;
 mod network;
 mod outage;
 mod process;
+mod restart;
 mod stale;
