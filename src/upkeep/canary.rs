@@ -1,12 +1,12 @@
 //! Canaries: names that are asked through the own listener, as a client would ask them.
 //!
-//! Not pure: one task a canary. They decide nothing: what came is judged ([`judge`]), kept for status and metrics, and
-//! told where a canary begins to fail and where it succeeds again. Neither liveness nor readiness looks at it.
+//! Not pure: one task a canary. They decide nothing: what came is judged, kept for status and metrics, and told where a
+//! canary begins to fail and where it succeeds again. Neither liveness nor readiness looks at it.
 //!
-//! - UDP to the first address that is listened on, TCP where the reply is cut; both within [`ASK_DEADLINE`].
+//! - UDP to the first address that is listened on, TCP where the reply is cut; both within 5 s.
 //! - What a client gets counts, not where it came from: a stale answer is an answer.
-//! - Canaries do not go in step: each waits for a random share of its pause before it is asked first, at most
-//!   [`FIRST_WITHIN`], and its pauses vary by a tenth.
+//! - Canaries do not go in step: each waits for a random share of its pause before it is asked first, at most 5 s, and
+//!   its pauses vary by a tenth.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
