@@ -5,9 +5,9 @@
 //! in the way of serving is fatal and said in one line with what to do ([`Fatal`]); what is not (an admin port, the
 //! control socket, a state directory) is a warning and tried again.
 //!
-//! At SIGTERM: ready goes off, answers go on for `listen.drain` and at least until the last snapshot is written (at most
-//! 5 s), sockets are read empty, exit 0. At SIGHUP: the policy
-//! is swapped and evidence kept; a bad file is refused whole, and keys that need a restart are named.
+//! At SIGTERM: ready goes off, answers go on for `listen.drain` and at least until the last snapshot is written (at
+//! most 5 s), sockets are read empty, exit 0. At SIGHUP: the policy is swapped and evidence kept; a bad file is refused
+//! whole, and keys that need a restart are named.
 //!
 //! A worker or driver that panics ends the process: a supervisor starts a whole one, where half a one would answer
 //! some clients and not others.
@@ -414,6 +414,11 @@ impl Running {
         let Some(state) = &self.state else {
             return vec!["there is no state directory: a restart ends the freeze".to_owned()];
         };
+        // What is known now is what the freeze is for. Where it cannot be written that has been reported.
+        if let Some(snapshotter) = self.snapshotter.as_ref().filter(|_| self.changing().loaded.config.cache.snapshot)
+        {
+            let _ = snapshotter.write_now(self);
+        }
         match freeze::keep(state, freeze, clock::wall(), now) {
             Ok(()) => Vec::new(),
             Err(e) => vec![format!("{}: {e}: a restart ends the freeze", state.display())],

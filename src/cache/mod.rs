@@ -25,8 +25,8 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::wire::edns;
 use entry::{Entry, Failure, GroupStamp};
-use freshness::{Freeze, StaleSettings};
-use guard::table::Guards;
+use freshness::{Freeze, StaleSettings, Standing};
+use guard::table::{Guards, Known};
 use key::{Key, Keys, Question};
 use store::Store;
 
@@ -126,7 +126,7 @@ impl Cache {
 
     /// Puts an entry of an earlier process where no answer is. A failure that is remembered already stands beside it.
     /// Says whether it was put.
-    pub fn restore(&self, key: Key, question: &Question<'_>, entry: Entry) -> bool {
+    pub fn restore(&self, key: Key, question: &Question<'_>, entry: Arc<Entry>) -> bool {
         let _alone = self.alone_with(key);
         let old = self.look(key, question);
         if old.as_ref().is_some_and(|had| had.data().is_some()) {
@@ -135,11 +135,22 @@ impl Cache {
         if let Some(had) = &old {
             entry.inherit_failure(had);
         }
-        self.store.put(key, Arc::new(entry));
+        self.store.put(key, entry);
         if let Some(old) = old {
             old.let_go();
         }
         true
+    }
+
+    /// Puts back what an earlier process kept of a guarded question, and its last good answer where it can be served.
+    pub fn restore_guarded(&self, key: Key, question: &Question<'_>, known: Known, max_age: Duration, now: Moment) {
+        let entry = known.entry.clone();
+        if self.guards.restore(key, known) {
+            let stands = entry.data().is_some_and(|d| d.standing(max_age, Moment::ZERO, now) != Standing::Gone);
+            if stands || entry.held(now).is_some() {
+                self.restore(key, question, entry);
+            }
+        }
     }
 
     /// Remembers a failure beside what is stored; makes an entry for it where nothing is.

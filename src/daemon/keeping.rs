@@ -3,6 +3,7 @@
 use super::Running;
 use crate::cache::CacheSettings;
 use crate::cache::snapshot::GroupRecord;
+use crate::clock;
 use crate::upkeep::snapshot::{Around, Home, Homes};
 
 impl Around for Running {
@@ -26,7 +27,7 @@ impl Around for Running {
                         servers: servers.map(|s| format!("{}://{}", s.protocol, s.address)).collect(),
                     },
                     ttl: settings.ttl,
-                    max_age: settings.stale.max_age,
+                    max_age: g.max_age(clock::now()),
                     trust_ad: settings.tiers.iter().map(trusted).collect(),
                 }
             })

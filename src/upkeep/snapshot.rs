@@ -41,11 +41,11 @@ use crate::cache::freshness::TtlSettings;
 use crate::cache::key::{NameBuffer, Question};
 use crate::cache::snapshot::read::{Check, Records};
 use crate::cache::snapshot::write::{Times, Writer};
-use crate::cache::snapshot::{EntryRecord, GroupRecord, Head, LeftOut, NO_GROUP, Record, Since, Vetted};
+use crate::cache::snapshot::{EntryRecord, GroupRecord, GuardRecord, Head, LeftOut, NO_GROUP, Record, Since, Vetted};
 use crate::cache::store::OVERHEAD_BYTES;
 use crate::cache::{Cache, CacheSettings};
 use crate::clock::{self, Moment, WallTime};
-use crate::limits::{NAME_BYTES_MAX, SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_CHANGED_SHARE};
+use crate::limits::{NAME_BYTES_MAX, SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_CHANGED_SHARE, STALE_AGE_MAX};
 use crate::observe::event::{Event, report};
 use crate::observe::status::SnapshotStatus;
 use crate::resolve::vet::{self, Terms, Verdict};
@@ -77,12 +77,6 @@ pub trait Around: Send + Sync {
     fn homes(&self) -> Homes;
     /// Something was restored that a client may wait for.
     fn offer(&self);
-    /// Records of other kinds for the snapshot.
-    fn others(&self) -> Vec<(u8, Vec<u8>)> {
-        Vec::new()
-    }
-    /// A record of another kind was read.
-    fn on_other(&self, _kind: u8, _bytes: &[u8]) {}
 }
 
 /// A group as its entries need it.
@@ -366,7 +360,7 @@ impl Snapshotter {
             Times { now: clock::now(), wall_ms: clock::wall_millis(), due_before: self.cache.due_before(), max_age };
         let mut writer = Writer::new(self.machine, times);
         homes.groups.iter().for_each(|home| writer.group(&home.group));
-        around.others().iter().for_each(|(kind, bytes)| writer.other(*kind, bytes));
+        self.cache.guards().all().iter().for_each(|known| writer.guarded(known));
         let mut out = Paced { file, pace, unsynced: 0 };
         let mut chunk = Vec::with_capacity(CHUNK_BYTES + NAME_BYTES_MAX);
         let mut entries = 0;
@@ -563,7 +557,8 @@ impl<'s> Restoring<'s> {
                     self.by_and_by();
                 }
             }
-            Record::Other(kind, bytes) => self.around.on_other(kind, bytes),
+            Record::Guarded(guarded) => self.tally.refused += u64::from(self.restore_guarded(&guarded).is_err()),
+            Record::Other(..) => {}
             Record::Malformed => self.tally.refused += 1,
         }
     }
@@ -583,34 +578,40 @@ impl<'s> Restoring<'s> {
         let placed = placed.or_else(|| Some(((self.homes.route)(question.name)?, NO_GROUP)));
         let home = placed.and_then(|(index, stamp)| Some((self.homes.groups.get(index)?, stamp)));
         let (home, stamp) = home.ok_or(LeftOut::TooOld)?;
-        let vetted = self.vetted(record, &question, home, stamp)?;
+        let vetted = vetted(record, &question, (home, stamp), self.wall, self.since.now)?;
         let entry = record.restored(&question, vetted, self.since)?;
         if self.snapshotter.is_flushed(&entry) {
             return Err(LeftOut::TooOld);
         }
         let bytes = (entry.bytes() + OVERHEAD_BYTES) as u64;
         let cache = &self.snapshotter.cache;
-        if cache.restore(cache.key(&question), &question, entry) {
+        if cache.restore(cache.key(&question), &question, Arc::new(entry)) {
             self.tally.restored += 1;
             self.tally.bytes += bytes;
         }
         Ok(())
     }
 
-    /// As if a server of the tier had sent it over TCP.
-    fn vetted(
-        &self,
-        record: &EntryRecord<'_>,
-        question: &Question<'_>,
-        home: &Home,
-        group: GroupStamp,
-    ) -> Result<Vetted, LeftOut> {
-        let trust_ad = group != NO_GROUP && home.trust_ad.get(usize::from(record.tier)).copied().unwrap_or(false);
-        let terms = Terms { over_tcp: true, with_edns: false, trust_ad, ttl: home.ttl, wall: self.wall };
-        match vet::vet(record.wire, question, terms, self.since.now) {
-            Verdict::Answer { packed, storable: true } => Ok(Vetted { packed, group, max_age: home.max_age }),
-            _ => Err(LeftOut::Malformed),
+    /// The last good answer of a guarded name, whatever its age; what is not guarded any more is left.
+    fn restore_guarded(&mut self, record: &GuardRecord<'_>) -> Result<(), LeftOut> {
+        let mut buffer: NameBuffer = [0; NAME_BYTES_MAX];
+        let question = record.entry.question(&mut buffer).ok_or(LeftOut::Malformed)?;
+        // What another group is to say now is not held from it.
+        let Some((index, stamp)) = self.placed.get(&record.entry.group).copied().filter(|p| p.1 != NO_GROUP) else {
+            return Ok(());
+        };
+        let Some(home) = self.homes.groups.get(index) else { return Ok(()) };
+        let vetted = vetted(&record.entry, &question, (home, stamp), self.wall, self.since.now)?;
+        let max_age = STALE_AGE_MAX.max;
+        let known = match record.restored(&question, Vetted { max_age, ..vetted }, self.since) {
+            Err(LeftOut::TooOld) => return Ok(()),
+            known => known?,
+        };
+        let cache = &self.snapshotter.cache;
+        if !self.snapshotter.is_flushed(&known.entry) {
+            cache.restore_guarded(cache.key(&question), &question, known, home.max_age, self.since.now);
         }
+        Ok(())
     }
 
     fn by_and_by(&mut self) {
@@ -629,6 +630,26 @@ impl<'s> Restoring<'s> {
 impl Snapshotter {
     fn is_flushed(&self, entry: &Entry) -> bool {
         self.flushed_count.load(Ordering::Relaxed) > 0 && lock(&self.flushed).iter().any(|(doomed, _)| doomed(entry))
+    }
+}
+
+/// What an entry is worth under the stamp that it gets: as if a server of its tier had sent it over TCP.
+///
+/// # Errors
+///
+/// [`LeftOut::Malformed`] where it would not have been stored.
+pub fn vetted(
+    record: &EntryRecord<'_>,
+    question: &Question<'_>,
+    (home, group): (&Home, GroupStamp),
+    wall: WallTime,
+    now: Moment,
+) -> Result<Vetted, LeftOut> {
+    let trust_ad = group != NO_GROUP && home.trust_ad.get(usize::from(record.tier)).copied().unwrap_or(false);
+    let terms = Terms { over_tcp: true, with_edns: false, trust_ad, ttl: home.ttl, wall };
+    match vet::vet(record.wire, question, terms, now) {
+        Verdict::Answer { packed, storable: true } => Ok(Vetted { packed, group, max_age: home.max_age }),
+        _ => Err(LeftOut::Malformed),
     }
 }
 

@@ -7,6 +7,7 @@
 //! head     magic 8 | version 2 | readable from version 2 | length of the head 4 | machine 16 | written at, ms 8 | …
 //! record   kind 1 | length 4 | payload, which may have more behind what is known of it
 //!   group  stamp 4 | name 2+n | count 2 | servers, each 2+n
+//!   guard  good for, ms 8 | last good, ms ago 8 | held 1 | held for, ms 8 | for so long more, ms 8 | as entry
 //!   entry  stamp 4 | tier 1 | DO and CD 1 | vouching tier 1 | age, ms 8 | vouched for, ms 8 | EDEs 2 | wire 2 | both
 //! end      magic 8 | records 8 | SipHash-1-3-128 of all before 16
 //! ```
@@ -30,13 +31,15 @@ pub mod write;
 mod tests;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::entry::{Data, Entry, GroupStamp, Kind, Packed};
 use super::freshness::Standing;
+use super::guard::table::{Hold, Known};
 use super::key::{NameBuffer, Question, fold};
 use crate::clock::Moment;
-use crate::limits::{HEADER_BYTES, MESSAGE_BYTES_MAX, STALE_AGE_MAX, TTL_MAX};
+use crate::limits::{GUARD_HOLD, HEADER_BYTES, MESSAGE_BYTES_MAX, STALE_AGE_MAX, TTL_MAX};
 use crate::wire::edns;
 use crate::wire::name::plain_end;
 use crate::wire::reply::{Identity, identify};
@@ -47,9 +50,6 @@ pub const VERSION: u16 = 1;
 pub const READABLE_FROM: u16 = 1;
 /// Bytes of a record's payload that are taken into memory.
 pub const RECORD_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
-/// Kinds below this are of this file, or will be; 3 is for guarded names.
-pub const KIND_GUARD: u8 = 3;
-
 const HEAD_MAGIC: [u8; 8] = *b"EVKLSNAP";
 const END_MAGIC: [u8; 8] = *b"EVKLDONE";
 const HEAD_BYTES: usize = 40;
@@ -59,6 +59,7 @@ const HASH_BYTES: usize = 16;
 const RECORD_HEAD_BYTES: usize = 5;
 const KIND_GROUP: u8 = 1;
 const KIND_ENTRY: u8 = 2;
+const KIND_GUARD: u8 = 3;
 /// Tier where nobody vouches.
 const NO_TIER: u8 = 0xff;
 /// Tiers that an answer may be of.
@@ -122,7 +123,9 @@ pub enum Record<'r> {
     Group(GroupRecord),
     /// An answer.
     Entry(EntryRecord<'r>),
-    /// A kind that is not of the cache.
+    /// The last good answer of a guarded name; before the entries.
+    Guarded(GuardRecord<'r>),
+    /// A kind that is not known.
     Other(u8, &'r [u8]),
     /// A record of a known kind that cannot be read.
     Malformed,
@@ -145,6 +148,19 @@ pub struct EntryRecord<'r> {
     pub kept_edes: &'r [u8],
     /// The message, as a server would send it with id 0.
     pub wire: &'r [u8],
+}
+
+/// What is kept of a guarded name. Spans are those at the time of writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuardRecord<'r> {
+    /// Since its first good answer in a row.
+    pub good_for: Duration,
+    /// Since its last one.
+    pub last_good: Duration,
+    /// How long it was held, and for how long more.
+    pub hold: Option<(Duration, Duration)>,
+    /// Its last good answer.
+    pub entry: EntryRecord<'r>,
 }
 
 /// What vetting makes of a restored answer.
@@ -180,6 +196,27 @@ impl Since {
     /// Of a snapshot that was written at `written_at`, where the wall clock says `wall_ms` at `now`.
     pub fn new(written_at: u64, wall_ms: u64, now: Moment) -> Self {
         Self { elapsed: Duration::from_millis(wall_ms.saturating_sub(written_at)), now }
+    }
+}
+
+impl GuardRecord<'_> {
+    /// What was kept at the age that it has, once `vetted` says what the answer is worth.
+    ///
+    /// # Errors
+    ///
+    /// As [`EntryRecord::restored`]; an answer that is no good one is no such record.
+    pub fn restored(&self, question: &Question<'_>, vetted: Vetted, since: Since) -> Result<Known, LeftOut> {
+        if !vetted.packed.good {
+            return Err(LeftOut::Malformed);
+        }
+        let entry = Arc::new(self.entry.restored(question, vetted, since)?);
+        let ago = |span: Duration| since.now - span.saturating_add(since.elapsed);
+        // A hold is no longer than any may be, whatever the file says.
+        let hold = self.hold.map(|(held, left)| Hold {
+            since: ago(held),
+            until: since.now + left.min(GUARD_HOLD.max).saturating_sub(since.elapsed),
+        });
+        Ok(Known { entry, first_good: ago(self.good_for), last_good: ago(self.last_good), hold })
     }
 }
 

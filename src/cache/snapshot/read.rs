@@ -9,8 +9,8 @@ use std::time::Duration;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::{
-    END_BYTES, END_MAGIC, EntryRecord, GroupRecord, HASH_BYTES, HEAD_BYTES, HEAD_BYTES_MAX, HEAD_MAGIC, Head,
-    KIND_ENTRY, KIND_GROUP, NO_TIER, RECORD_BYTES_MAX, RECORD_HEAD_BYTES, Record, Refusal, VERSION,
+    END_BYTES, END_MAGIC, EntryRecord, GroupRecord, GuardRecord, HASH_BYTES, HEAD_BYTES, HEAD_BYTES_MAX, HEAD_MAGIC,
+    Head, KIND_ENTRY, KIND_GROUP, KIND_GUARD, NO_TIER, RECORD_BYTES_MAX, RECORD_HEAD_BYTES, Record, Refusal, VERSION,
 };
 use crate::cache::entry::GroupStamp;
 
@@ -109,7 +109,7 @@ impl Records {
             let begin = at + RECORD_HEAD_BYTES;
             let there = self.pending.len() - begin;
             if length > RECORD_BYTES_MAX {
-                if matches!(kind, KIND_GROUP | KIND_ENTRY) {
+                if matches!(kind, KIND_GROUP | KIND_ENTRY | KIND_GUARD) {
                     each(Record::Malformed);
                 }
                 at = begin + length.min(there);
@@ -134,6 +134,7 @@ fn record(kind: u8, payload: &[u8]) -> Record<'_> {
     match kind {
         KIND_GROUP => group(fields).map_or(Record::Malformed, Record::Group),
         KIND_ENTRY => entry(fields).map_or(Record::Malformed, Record::Entry),
+        KIND_GUARD => guarded(fields).map_or(Record::Malformed, Record::Guarded),
         kind => Record::Other(kind, payload),
     }
 }
@@ -156,6 +157,15 @@ fn entry<'r>(mut fields: Fields<'r>) -> Option<EntryRecord<'r>> {
     let wire = fields.bytes(wire.into())?;
     let vouched = (vouching != NO_TIER).then_some((vouching, vouched));
     Some(EntryRecord { group, tier, bits, vouched, age, kept_edes, wire })
+}
+
+fn guarded<'r>(mut fields: Fields<'r>) -> Option<GuardRecord<'r>> {
+    let mut span = || Some(Duration::from_millis(fields.u64()?));
+    let (good_for, last_good) = (span()?, span()?);
+    let [is_held] = fields.array()?;
+    let mut span = || Some(Duration::from_millis(fields.u64()?));
+    let hold = (span()?, span()?);
+    Some(GuardRecord { good_for, last_good, hold: (is_held == 1).then_some(hold), entry: entry(fields)? })
 }
 
 /// What is left of a payload.

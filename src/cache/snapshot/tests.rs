@@ -18,15 +18,21 @@ const DAY: Duration = Duration::from_secs(86_400);
 const NOW: Moment = Moment::from_secs(90 * 86_400);
 const WALL_MS: u64 = 1_700_000_000_000;
 const GROUP: GroupStamp = GroupStamp(5);
+/// A kind that nobody knows.
+const OTHER: u8 = 99;
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A file of version 1, as its first writer made it: a group, two entries, a record of another kind.
+/// A file of version 1, as its first writer made it: a group, what is known of two guarded names, two entries, a record
+/// of a kind that nobody knows.
 const GOLDEN: &str = "\
     45564b4c534e41500001000100000028070707070707070707070707070707070000018bcfe5680001000000230000000500076465666175\
-    6c74000100127564703a2f2f3139322e302e322e313a3533030000000468656c64020000003b000000050101ff0000000000002710000000\
-    00000000000006001a000f000200060000800000010000000000000377777704746573740000010001020000003b00000005010100000000\
-    00006ddd00000000000036ee800006001a000f00020006000080000001000000000000036f6c640474657374000001000145564b4c444f4e\
-    4500000000000000048aa1fd8d971f6f883bde8ab9bcc63ff8";
+    6c74000100127564703a2f2f3139322e302e322e313a353363000000046d6f7265030000005b000000000036ee800000000000015f900100\
+    0000000000ea6000000000001a8ce0000000050101ff00000000055d4a80000000000000000000060019000f000200060000800000010000\
+    0000000002646204746573740000010001030000005b000000000036ee800000000000015f90000000000000000000000000000000000000\
+    0000050101ff00000000055d4a80000000000000000000060019000f00020006000080000001000000000000026f6b047465737400000100\
+    01020000003b000000050101ff000000000000271000000000000000000006001a000f000200060000800000010000000000000377777704\
+    746573740000010001020000003b000000050101000000000001ad2748000000000036ee800006001a000f00020006000080000001000000\
+    000000036f6c640474657374000001000145564b4c444f4e450000000000000006a1e22316ddaccb49fc80857bdd571174";
 
 #[test]
 fn what_is_written_is_read() {
@@ -36,9 +42,12 @@ fn what_is_written_is_read() {
     let (head, read) = read(&file, 1 << 20).unwrap();
     assert_eq!((head.version, head.written_at), (VERSION, WALL_MS));
     assert_eq!(read.groups, [group()]);
-    assert_eq!(read.others, [(KIND_GUARD, b"held".to_vec())]);
-    let ages: Vec<_> = read.entries.iter().map(|e| (e.name.clone(), e.age, e.vouched)).collect();
+    assert_eq!(read.others, [(OTHER, b"more".to_vec())]);
+    let shown: Vec<_> = read.guarded.iter().map(|g| (g.0.name.clone(), g.1)).collect();
     let second = Duration::from_secs;
+    let held = Some((second(60), second(1740)));
+    assert_eq!(shown, [(wire("db.test"), (HOUR, second(90), held)), (wire("ok.test"), (HOUR, second(90), None))]);
+    let ages: Vec<_> = read.entries.iter().map(|e| (e.name.clone(), e.age, e.vouched)).collect();
     assert_eq!(ages, [(wire("www.test"), second(10), None), (wire("old.test"), second(7200), Some((0, HOUR)))]);
     assert!(read.entries.iter().all(|e| e.kept_edes == *ede() && e.tier == 1 && e.bits == 1));
 }
@@ -122,7 +131,7 @@ fn a_file_of_the_next_version_is_read_unless_it_forbids_it() {
     assert_eq!((head.version, head.length), (2, 48));
     assert_eq!((content.entries.len(), content.groups.len(), content.malformed), (1, 1, 0));
     assert_eq!(content.entries[0].name, wire("www.test"));
-    assert_eq!(content.others.iter().map(|o| o.0).collect::<Vec<_>>(), [KIND_GUARD, 200]);
+    assert_eq!(content.others.iter().map(|o| o.0).collect::<Vec<_>>(), [OTHER, 200]);
 
     next[10..12].copy_from_slice(&2u16.to_be_bytes());
     assert_eq!(read(&seal(next), 1000), Err(Refusal::Newer(2)));
@@ -138,12 +147,38 @@ fn a_file_of_the_first_version_is_read_for_ever() {
     let (head, content) = read(&bytes, 50).unwrap();
     assert_eq!(head, Head { version: 1, length: 40, machine: MACHINE, written_at: WALL_MS });
     assert_eq!(content.groups, [group()]);
-    assert_eq!(content.others, [(KIND_GUARD, b"held".to_vec())]);
+    assert_eq!(content.others, [(OTHER, b"more".to_vec())]);
+    assert_eq!(content.guarded.iter().map(|g| g.1.2.is_some()).collect::<Vec<_>>(), [true, false]);
     let names: Vec<_> = content.entries.iter().map(|e| e.name.clone()).collect();
     assert_eq!(names, [wire("www.test"), wire("old.test")]);
     assert_eq!(content.entries[1].vouched, Some((0, HOUR)));
     let entry = restored(&content.entries[0], 60, Since::new(WALL_MS, WALL_MS, NOW)).unwrap();
     assert_eq!(entry.data().unwrap().stored, NOW - Duration::from_secs(10));
+}
+
+#[test]
+fn a_hold_goes_on_after_a_restart_for_what_is_left_of_it_and_no_longer_than_any_may_be() {
+    let file = file(&[]);
+    let (_, content) = read(&file, 100).unwrap();
+    let (owned, (good_for, last_good, hold)) = content.guarded[0].clone();
+    let at = |hold, later: u64| {
+        let record = GuardRecord { good_for, last_good, hold, entry: owned.record() };
+        let question = record.entry.question(&mut [0; 255]).unwrap().to_owned();
+        let since = Since { elapsed: Duration::from_secs(later), now: NOW };
+        let vetted = Vetted { max_age: STALE_AGE_MAX.max * 100, ..vetted(60, Kind::Positive) };
+        record.restored(&question.view(), vetted, since).map(|k| (NOW.since(k.first_good), k.hold))
+    };
+    let left = |hold: Option<Hold>| hold.map(|h| (NOW.since(h.since).as_secs(), NOW.until(h.until).as_secs()));
+    let (good_for, hold_now) = at(hold, 40).unwrap();
+    assert_eq!((good_for, left(hold_now)), (HOUR + Duration::from_secs(40), Some((100, 1700))));
+    assert_eq!(left(at(hold, 2000).unwrap().1), Some((2060, 0)), "over, and known to have been");
+    assert_eq!(left(at(Some((HOUR, DAY * 90)), 0).unwrap().1), Some((3600, 86_400)));
+    assert_eq!(at(None, 0).unwrap().1, None);
+    let record = GuardRecord { good_for, last_good, hold, entry: owned.record() };
+    let question = record.entry.question(&mut [0; 255]).unwrap().to_owned();
+    let denied = vetted(60, Kind::NxDomain);
+    let since = Since { elapsed: Duration::ZERO, now: NOW };
+    assert_eq!(record.restored(&question.view(), denied, since).err(), Some(LeftOut::Malformed));
 }
 
 //------------ Ages --------------------------------------------------------------------------------------------------
@@ -269,7 +304,7 @@ fn what_came_since_the_start_stays_and_a_failure_stands_beside_what_is_restored(
     for (name, question, want) in
         [("fresh.test", fresh, false), ("failed.test", failed, true), ("new.test", new, true)]
     {
-        let restored = cache.restore(cache.key(&question), &question, entry(name, 60, 500));
+        let restored = cache.restore(cache.key(&question), &question, Arc::new(entry(name, 60, 500)));
         assert_eq!(restored, want, "{name}");
     }
     assert!(Arc::ptr_eq(&cache.look(cache.key(&fresh), &fresh).unwrap(), &live));
@@ -318,9 +353,13 @@ proptest! {
 struct Content {
     groups: Vec<GroupRecord>,
     entries: Vec<Owned>,
+    /// With the spans of each: good for, good last, hold.
+    guarded: Vec<(Owned, Spans)>,
     others: Vec<(u8, Vec<u8>)>,
     malformed: usize,
 }
+
+type Spans = (Duration, Duration, Option<(Duration, Duration)>);
 
 #[derive(Clone, Debug, PartialEq)]
 struct Owned {
@@ -335,6 +374,19 @@ struct Owned {
 }
 
 impl Owned {
+    fn new(e: &EntryRecord<'_>) -> Self {
+        Self {
+            name: e.question(&mut [0; 255]).map_or(vec![], |q| q.name.to_vec()),
+            group: e.group,
+            tier: e.tier,
+            bits: e.bits,
+            vouched: e.vouched,
+            age: e.age,
+            kept_edes: e.kept_edes.to_vec(),
+            wire: e.wire.to_vec(),
+        }
+    }
+
     fn record(&self) -> EntryRecord<'_> {
         EntryRecord {
             group: self.group,
@@ -364,16 +416,10 @@ fn records(head: &Head, file: &[u8], size: usize) -> Content {
             Record::Group(group) => content.groups.push(group),
             Record::Other(kind, bytes) => content.others.push((kind, bytes.to_vec())),
             Record::Malformed => content.malformed += 1,
-            Record::Entry(e) => content.entries.push(Owned {
-                name: e.question(&mut [0; 255]).map_or(vec![], |q| q.name.to_vec()),
-                group: e.group,
-                tier: e.tier,
-                bits: e.bits,
-                vouched: e.vouched,
-                age: e.age,
-                kept_edes: e.kept_edes.to_vec(),
-                wire: e.wire.to_vec(),
-            }),
+            Record::Entry(e) => content.entries.push(Owned::new(&e)),
+            Record::Guarded(g) => {
+                content.guarded.push((Owned::new(&g.entry), (g.good_for, g.last_good, g.hold)));
+            }
         });
     }
     content
@@ -391,7 +437,13 @@ fn vetted(ttl: u32, kind: Kind) -> Vetted {
 fn file(entries: &[Entry]) -> Vec<u8> {
     let mut writer = Writer::new(MACHINE, times());
     writer.group(&group());
-    writer.other(KIND_GUARD, b"held");
+    writer.other(OTHER, b"more");
+    let hold = Hold { since: NOW - Duration::from_secs(60), until: NOW + Duration::from_secs(1740) };
+    for (name, hold) in [("db.test", Some(hold)), ("ok.test", None)] {
+        let entry = Arc::new(entry(name, 60, 90_000));
+        let last_good = NOW - Duration::from_secs(90);
+        writer.guarded(&Known { entry, first_good: NOW - HOUR, last_good, hold });
+    }
     for entry in entries {
         assert!(writer.entry(entry));
     }

@@ -8,11 +8,12 @@ use std::time::Duration;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::{
-    END_MAGIC, GroupRecord, HEAD_BYTES, HEAD_MAGIC, KIND_ENTRY, KIND_GROUP, NO_TIER, READABLE_FROM, RECORD_BYTES_MAX,
-    RECORD_HEAD_BYTES, VERSION,
+    END_MAGIC, GroupRecord, HEAD_BYTES, HEAD_MAGIC, KIND_ENTRY, KIND_GROUP, KIND_GUARD, NO_TIER, READABLE_FROM,
+    RECORD_BYTES_MAX, RECORD_HEAD_BYTES, VERSION,
 };
 use crate::cache::entry::{Data, Entry};
 use crate::cache::freshness::Standing;
+use crate::cache::guard::table::Known;
 use crate::clock::Moment;
 use crate::wire::flag;
 
@@ -63,18 +64,39 @@ impl Writer {
 
     /// Adds an entry, where it holds an answer that can still be served. Says whether it does.
     pub fn entry(&mut self, entry: &Entry) -> bool {
-        let Some(data) = entry.data() else { return false };
         let Times { now, due_before, max_age, .. } = self.times;
-        if data.standing(max_age, due_before, now) == Standing::Gone {
-            return false;
-        }
+        let served = entry.data().filter(|d| d.standing(max_age, due_before, now) != Standing::Gone);
+        let Some(data) = served else { return false };
+        let begun = self.begin(KIND_ENTRY);
+        self.put_answer(entry, data);
+        self.end(begun);
+        true
+    }
+
+    /// Adds the last good answer of a guarded name, and the hold on it, however old it is.
+    pub fn guarded(&mut self, known: &Known) {
+        let Some(data) = known.entry.data() else { return };
+        let now = self.times.now;
+        let begun = self.begin(KIND_GUARD);
+        let millis = |span: Duration| (span.as_millis() as u64).to_be_bytes();
+        self.bytes.extend(millis(now.since(known.first_good)));
+        self.bytes.extend(millis(now.since(known.last_good)));
+        self.bytes.push(u8::from(known.hold.is_some()));
+        let (held, left) = known.hold.map_or_else(Default::default, |h| (now.since(h.since), now.until(h.until)));
+        self.bytes.extend(millis(held));
+        self.bytes.extend(millis(left));
+        self.put_answer(&known.entry, data);
+        self.end(begun);
+    }
+
+    fn put_answer(&mut self, entry: &Entry, data: &Data) {
+        let Times { now, due_before, .. } = self.times;
         let stored = data.stored();
         let age = age(data, due_before, now).as_millis() as u64;
         let (vouching, vouched) = match entry.vouched().filter(|(_, until)| now < *until) {
             Some((tier, until)) => (tier, now.until(until).as_millis() as u64),
             None => (NO_TIER, 0),
         };
-        let begun = self.begin(KIND_ENTRY);
         let out = &mut self.bytes;
         out.extend(data.group.0.to_be_bytes());
         out.extend([data.tier, entry.bits(), vouching]);
@@ -87,8 +109,6 @@ impl Writer {
         out.extend_from_slice(stored.wire);
         // As a server would have sent it.
         out[wire_at + 2] |= (flag::QR >> 8) as u8;
-        self.end(begun);
-        true
     }
 
     /// Adds a record that is not of the cache. One of more than [`RECORD_BYTES_MAX`] would not be read.

@@ -4,6 +4,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
 use super::*;
 use crate::cache::entry::{Data, Kind, Packed};
+use crate::cache::guard::GuardSettings;
 use crate::cache::key::Keys;
 use crate::cache::store::{MapStore, MokaStore};
 use crate::wire::flag;
@@ -254,13 +255,34 @@ fn who_is_in_haste_ends_the_write_beside_serving() {
 }
 
 #[test]
-fn records_of_other_kinds_are_kept_for_whom_they_are() {
-    let mut w = world();
-    w.around.others = vec![(3, b"held".to_vec())];
+fn what_guards_know_and_hold_is_there_again_even_where_the_cache_has_lost_it() {
+    let guards = [GuardSettings { names: vec!["*.test".parse().unwrap()], ..guard() }];
+    let w = world();
+    w.cache.guards().set(&guards);
+    w.keep("held.test", DAY * 3);
+    w.keep("good.test", Duration::ZERO);
+    w.keep("plain.other", Duration::ZERO);
+    let name = wire("held.test");
+    let question = question(&name);
+    w.cache.guards().hold(w.cache.key(&question), &question, clock::now());
     w.written();
+
     let again = w.restarted();
-    again.read();
-    assert_eq!(*lock(&again.around.seen), [(3, b"held".to_vec())]);
+    again.cache.guards().set(&guards);
+    assert_eq!(again.read().left_out, 0);
+    assert_eq!(again.cache.guards().all().len(), 2);
+    assert_eq!(again.cache.guards().count(clock::now()).0, 1);
+    let entry = again.cache.look(again.cache.key(&question), &question).unwrap();
+    assert!(entry.held(clock::now()).is_some(), "older than max_age, and served");
+    assert!(again.data("good.test", |_| ()).is_some() && again.data("plain.other", |_| ()).is_some());
+
+    let without = w.restarted();
+    without.read();
+    assert!(without.cache.guards().all().is_empty() && without.data("held.test", |_| ()).is_none());
+}
+
+fn guard() -> GuardSettings {
+    GuardSettings { names: vec![], hold: Duration::from_secs(1800), min_good: Duration::ZERO }
 }
 
 #[test]
@@ -285,8 +307,6 @@ struct Here {
     ttl: TtlSettings,
     max_age: Duration,
     trust_ad: bool,
-    others: Vec<(u8, Vec<u8>)>,
-    seen: Mutex<Vec<(u8, Vec<u8>)>>,
 }
 
 impl Around for Here {
@@ -302,14 +322,6 @@ impl Around for Here {
     }
 
     fn offer(&self) {}
-
-    fn others(&self) -> Vec<(u8, Vec<u8>)> {
-        self.others.clone()
-    }
-
-    fn on_other(&self, kind: u8, bytes: &[u8]) {
-        lock(&self.seen).push((kind, bytes.to_vec()));
-    }
 }
 
 fn world() -> World {
@@ -328,8 +340,7 @@ impl World {
         let snapshotter = Snapshotter::new(directory.path().to_owned(), [1; 16], cache.clone(), 1 << 30);
         let group =
             GroupRecord { stamp: GroupStamp(1), name: "default".into(), servers: vec!["udp://192.0.2.1:53".into()] };
-        let (others, seen) = (Vec::new(), Mutex::default());
-        let around = Here { group, ttl: TtlSettings::default(), max_age: DAY, trust_ad: false, others, seen };
+        let around = Here { group, ttl: TtlSettings::default(), max_age: DAY, trust_ad: false };
         Self { directory, cache, snapshotter, around }
     }
 
