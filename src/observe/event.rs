@@ -559,8 +559,8 @@ impl fmt::Display for Event {
             }
             Event::Guard(GuardChange::Held(name, hold)) => write!(
                 f,
-                "{name} has suddenly no good answer any more: its last known good one is held for {}; `evenkeel release \
-                 {name}` ends that",
+                "{name} has suddenly no good answer any more: its last known good one is held for {}; \
+                 `evenkeel release {name}` ends that",
                 Span(*hold)
             ),
             Event::Guard(GuardChange::Good(name)) => {

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use evenkeel::cache::freshness::{Patience, StaleSettings, TtlSettings};
 use evenkeel::cache::guard::GuardSettings;
-use evenkeel::clock::Moment;
+use evenkeel::clock::{BEFORE_BOOT, Moment};
 use evenkeel::upstream::{GroupSettings, HealthSettings, HedgeSettings, Order, Protocol, ServerSettings};
 
 use crate::chance::Chance;
 
-/// When a world begins. Not zero, since a machine that starts now is nowhere.
-pub const BEGINS: Moment = Moment::from_secs(1000);
+/// When a world begins: a while after its machine did, which is not at zero either ([`evenkeel::clock::BEFORE_BOOT`]).
+pub const BEGINS: Moment = Moment::from_secs(BEFORE_BOOT.as_secs() + 1000);
 
 /// What is wrong with a server for a while.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -160,6 +160,10 @@ pub enum Happening {
     Reroute,
     /// The process ends, and another one begins.
     Restart,
+    /// The cache is written to the disk.
+    Snapshot,
+    /// The process ends, and another one reads the last snapshot.
+    WarmRestart,
     /// An operator freezes for so long.
     Freeze(Duration),
     /// An operator ends the freeze.
@@ -369,6 +373,16 @@ impl Faults {
         for _ in 0..c.below(4) {
             let at = self.some_moment(c);
             self.happenings.push((at, Happening::Release(c.below(40))));
+        }
+        if c.happens(0.5) {
+            for _ in 0..1 + c.below(4) {
+                let at = self.some_moment(c);
+                self.happenings.push((at, Happening::Snapshot));
+            }
+            for _ in 0..1 + c.below(2) {
+                let at = self.some_moment(c);
+                self.happenings.push((at, Happening::WarmRestart));
+            }
         }
         self.happenings.sort_by_key(|h| h.0);
     }

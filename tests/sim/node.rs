@@ -11,10 +11,13 @@ use std::time::Duration;
 use evenkeel::cache::entry::{Data, Entry, GroupStamp};
 use evenkeel::cache::freshness::StaleSettings;
 use evenkeel::cache::key::{Key, Keys, OwnedQuestion};
+use evenkeel::cache::snapshot::read::{Check, Records};
+use evenkeel::cache::snapshot::write::{Times, Writer};
+use evenkeel::cache::snapshot::{GroupRecord, Record, Since, Vetted};
 use evenkeel::cache::{Cache, store::MapStore};
 use evenkeel::clock::{Moment, WallTime};
 use evenkeel::driver::unanswered;
-use evenkeel::limits::MISMATCHES_MAX;
+use evenkeel::limits::{MISMATCHES_MAX, STALE_AGE_MAX};
 use evenkeel::observe::metrics::Meters;
 use evenkeel::resolve::desk::{Desk, Opened, PursuitId, Request};
 use evenkeel::resolve::pursuit::{Answer, Ask, AttemptId, Step, Waiter};
@@ -25,7 +28,8 @@ use evenkeel::serve::reply::{self, Manner};
 use evenkeel::serve::route::Routes;
 use evenkeel::serve::{Client, Door, GroupPolicy, Opening, Outcome, Policy, Transport};
 use evenkeel::transport::Failure as Unanswered;
-use evenkeel::upkeep::probe;
+use evenkeel::upkeep::snapshot::Home;
+use evenkeel::upkeep::{probe, snapshot};
 use evenkeel::upstream::bulkhead::Bound;
 use evenkeel::upstream::group::{AskKind, Change};
 use evenkeel::upstream::health::Probe;
@@ -169,6 +173,62 @@ impl Node {
         (self.tasks.len(), self.slots.len())
     }
 
+    //------------ A snapshot of the cache, as `src/upkeep/snapshot.rs` writes and reads it --------------------------
+
+    fn home(&self, now: Moment) -> Home {
+        let group = GroupRecord { stamp: STAMP, name: "default".into(), servers: vec!["one".into()] };
+        let settings = self.group().settings();
+        Home { group, ttl: settings.ttl, max_age: self.group().max_age(now), trust_ad: vec![false; 3] }
+    }
+
+    /// The file.
+    pub fn snapshot(&self, now: Moment) -> Vec<u8> {
+        let max_age = self.group().max_age(now);
+        let times = Times { now, wall_ms: millis(now), due_before: self.cache.due_before(), max_age };
+        let mut writer = Writer::new([7; 16], times);
+        writer.group(&self.home(now).group);
+        self.cache.guards().all().iter().for_each(|known| writer.guarded(known));
+        self.cache.for_each(&mut |entry| {
+            writer.entry(entry);
+        });
+        writer.finish()
+    }
+
+    /// Reads a file. Gives how many answers are there again.
+    pub fn read_snapshot(&mut self, file: &[u8], now: Moment) -> usize {
+        let mut check = Check::new(file.len() as u64, [7; 16]);
+        check.feed(file).expect("a snapshot is whole");
+        let head = check.finish().expect("a snapshot is whole");
+        let (home, since) = (self.home(now), Since::new(head.written_at, millis(now), now));
+        let mut count = 0;
+        Records::new(&head, file.len() as u64).feed(file, |record| {
+            let answer = match &record {
+                Record::Guarded(guarded) => &guarded.entry,
+                Record::Entry(entry) => entry,
+                _ => return,
+            };
+            let mut room = [0; 255];
+            let question = answer.question(&mut room).expect("a question of our own");
+            let key = self.cache.key(&question);
+            let vetted =
+                snapshot::vetted(answer, &question, (&home, STAMP), WallTime(0), now).expect("our own answer");
+            match record {
+                Record::Guarded(guarded) => {
+                    let vetted = Vetted { max_age: STALE_AGE_MAX.max, ..vetted };
+                    if let Ok(known) = guarded.restored(&question, vetted, since) {
+                        self.cache.restore_guarded(key, &question, known, home.max_age, now);
+                    }
+                }
+                _ => {
+                    if let Ok(entry) = answer.restored(&question, vetted, since) {
+                        count += usize::from(self.cache.restore(key, &question, Arc::new(entry)));
+                    }
+                }
+            }
+        });
+        count
+    }
+
     fn take_slot(&mut self, client: Option<ClientKey>, most: u32) -> Result<Option<ClientKey>, ()> {
         let Some(key) = client else { return Ok(None) };
         let held = self.slots.entry(key).or_default();
@@ -187,6 +247,10 @@ impl Node {
             self.slots.remove(&key);
         }
     }
+}
+
+fn millis(now: Moment) -> u64 {
+    now.as_nanos() / 1_000_000
 }
 
 fn address(client: usize) -> IpAddr {

@@ -93,6 +93,11 @@ pub struct Rules {
     flaps: Flaps,
     /// The freeze in force.
     pub frozen: Option<Freeze>,
+    snapshot: Option<Snapshot>,
+    /// Has a snapshot been read? It knows ages to the millisecond.
+    is_warm: bool,
+    /// What was stored before the last jump of the clock that the cache, or the snapshot of it, has seen is due.
+    due: Moment,
     good: BTreeMap<Key, Good>,
     /// Names whose hold has begun and not ended.
     held: BTreeSet<String>,
@@ -107,6 +112,16 @@ struct Good {
     /// The first answer since the last good one that says it is gone.
     denied: Option<Moment>,
     released: bool,
+}
+
+/// What rules knew of the cache when it was written to the disk.
+#[derive(Clone)]
+struct Snapshot {
+    kept: BTreeMap<Key, Kept>,
+    records: BTreeMap<Key, [Option<Kept>; 3]>,
+    good: BTreeMap<Key, Good>,
+    held: BTreeSet<String>,
+    due: Moment,
 }
 
 /// What rules read of the world's faults, once.
@@ -190,6 +205,9 @@ impl Rules {
             others_asked: BTreeMap::new(),
             flaps: Flaps::default(),
             frozen: None,
+            snapshot: None,
+            is_warm: false,
+            due: Moment::ZERO,
             good: BTreeMap::new(),
             held: BTreeSet::new(),
             faults: Facts::of(f),
@@ -214,8 +232,24 @@ impl Rules {
     /// Another life of the process: what the last one knew is gone, and who waited for it gets nothing.
     pub fn on_restart(&mut self, f: &Faults) {
         let broken = self.broken.take();
-        let settled = self.settled;
-        *self = Self { broken, settled, ..Self::new(f) };
+        let (settled, snapshot) = (self.settled, self.snapshot.take());
+        *self = Self { broken, settled, snapshot, ..Self::new(f) };
+    }
+
+    /// The cache is written to the disk: what is known of it may come back.
+    pub fn on_snapshot(&mut self, due: Moment) {
+        let due = self.due.max(due);
+        let (kept, records) = (self.kept.clone(), self.records.clone());
+        let (good, held) = (self.good.clone(), self.held.clone());
+        self.snapshot = Some(Snapshot { kept, records, good, held, due });
+    }
+
+    /// It has come back: every rule goes on from there.
+    pub fn on_restored(&mut self) {
+        self.is_warm = true;
+        if let Some(Snapshot { kept, records, good, held, due }) = self.snapshot.clone() {
+            (self.kept, self.records, self.good, self.held, self.due) = (kept, records, good, held, due);
+        }
     }
 
     /// The machine slept: nobody's patience counts that time.
@@ -318,7 +352,8 @@ impl Rules {
         }
         // The TTL that it had once it was stored.
         let ttl = self.ttl_of(made, node);
-        let due = node.cache.due_before();
+        self.due = self.due.max(node.cache.due_before());
+        let due = self.due;
         let expires = arrived + Duration::from_secs(ttl.into());
         let is_due = arrived < due;
         // A lower tier's denial may have been held for better tiers: within that time it is given as it came.
@@ -327,6 +362,9 @@ impl Rules {
         let says_stale = m.edes().iter().any(|e| matches!(e, 3 | 19));
         let held = if !held.is_zero() && self.slept_at >= Some(arrived) { FOREVER } else { held };
         let fresh = now < expires && !is_due || now <= arrived + held && !says_stale;
+        // Within what a snapshot does not tell it is either.
+        let near = now.since(expires).max(expires.since(now)) <= Duration::from_millis(3);
+        let fresh = if self.is_warm && near { !says_stale } else { fresh };
         if asked.question.edns.is_none() && !held.is_zero() {
             // Held or stale: without EDNS nobody can tell.
             return "NXDOMAIN".into();
@@ -337,7 +375,7 @@ impl Rules {
             });
         }
         if fresh {
-            let left = expires.since(now).as_secs() as u32 + 1;
+            let left = expires.since(now).as_secs() as u32 + 1 + u32::from(self.is_warm);
             let given = m.answers.iter().chain(&m.authorities).map(|r| r.ttl).max().unwrap_or(0);
             self.check(given <= left.max(ttl.saturating_sub(now.since(arrived).as_secs() as u32)), || {
                 format!("question {number}: TTL {given} where {left} s are left")
@@ -443,7 +481,7 @@ impl Rules {
     /// There is no SERVFAIL while something can be served under the key.
     fn no_servfail_while_something_servable_exists(&mut self, asked: &Asked, key: Key, node: &Node, now: Moment) {
         let Some(kept) = self.kept.get(&key).copied() else { return };
-        let due = node.cache.due_before();
+        let due = self.due.max(node.cache.due_before());
         let mut expires = kept.stored + Duration::from_secs(kept.ttl.into());
         if kept.stored < due {
             expires = expires.min(due);

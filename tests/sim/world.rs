@@ -92,6 +92,8 @@ pub struct World {
     /// Nobody asks any more.
     quiet: bool,
     frozen: Option<Freeze>,
+    /// The last snapshot: it outlives the process.
+    snapshot: Option<Vec<u8>>,
 }
 
 impl World {
@@ -114,6 +116,7 @@ impl World {
             names_made: 0,
             quiet: false,
             frozen: None,
+            snapshot: None,
             faults,
         };
         for (n, source) in world.faults.sources.clone().iter().enumerate() {
@@ -288,13 +291,18 @@ impl World {
                     self.rules.on_release(self.node.cache.key(&question));
                 }
             }
-            Happening::Restart => {
-                self.node = Node::new(&self.faults, self.node.life + 1, self.now);
-                self.rules.on_restart(&self.faults);
-                // A freeze is kept in a file of its own.
-                self.freeze(self.frozen);
-                let life = self.node.life;
-                self.at(self.now, Event::Probes { life, turn: 0 });
+            Happening::Restart => self.restart(),
+            Happening::Snapshot => {
+                self.rules.on_snapshot(self.node.cache.due_before());
+                self.snapshot = Some(self.node.snapshot(self.now));
+            }
+            Happening::WarmRestart => {
+                self.restart();
+                if let Some(file) = &self.snapshot {
+                    let restored = self.node.read_snapshot(file, self.now);
+                    self.note(format_args!("{restored} answers restored"));
+                    self.rules.on_restored();
+                }
             }
             Happening::Sleep(span) => {
                 // Packets on their way are lost; tokio's timers stand still while the machine does (CLOCK_MONOTONIC).
@@ -313,6 +321,15 @@ impl World {
                 self.at(self.now + notice, Event::Notices { jumped: false });
             }
         }
+    }
+
+    fn restart(&mut self) {
+        self.node = Node::new(&self.faults, self.node.life + 1, self.now);
+        self.rules.on_restart(&self.faults);
+        // A freeze is kept in a file of its own.
+        self.freeze(self.frozen);
+        let life = self.node.life;
+        self.at(self.now, Event::Probes { life, turn: 0 });
     }
 
     /// As the daemon does by command, and at its start.
