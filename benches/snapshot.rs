@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use evenkeel::cache::freshness::TtlSettings;
-use evenkeel::cache::key::{Keys, Question};
+use evenkeel::cache::key::Question;
 use evenkeel::cache::snapshot::GroupRecord;
 use evenkeel::cache::store::{MokaStore, OVERHEAD_BYTES};
 use evenkeel::cache::{Cache, CacheSettings};
@@ -121,15 +121,7 @@ fn an_hour(what: &str, max_bytes: u64, names: u64) {
 }
 
 fn filled(max_bytes: u64, names: u64) -> Arc<Cache> {
-    let cache = Cache::new(Arc::new(MokaStore::new(max_bytes)), Keys::new([7; 16]));
-    let now = clock::now();
-    for n in 0..names {
-        let name = name(n);
-        let question = question(&name);
-        cache.keep(cache.key(&question), &question, entry(&question, 1, now), Duration::from_secs(86_400), now);
-    }
-    cache.upkeep();
-    Arc::new(cache)
+    stand::filled_at(Arc::new(MokaStore::new(max_bytes)), names, 1, clock::now())
 }
 
 fn snapshotter(directory: &Path, cache: &Arc<Cache>, max_bytes: u64) -> Snapshotter {
