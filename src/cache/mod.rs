@@ -104,7 +104,8 @@ impl Cache {
     /// Says whether it was put.
     pub fn restore(&self, key: Key, question: &Question<'_>, entry: Entry) -> bool {
         let _alone = self.alone_with(key);
-        let old = self.look(key, question);
+        // Almost always there is nothing, and that is no question for a name that the store should hear of.
+        let old = if self.store.has(key) { self.look(key, question) } else { None };
         if old.as_ref().is_some_and(|had| had.data().is_some()) {
             return false;
         }

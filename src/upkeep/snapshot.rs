@@ -17,8 +17,8 @@
 //! - Each entry is vetted as if a server had sent it, by the settings in force; what does not pass is left out. Its
 //!   group is the one of that name where a server of it stayed; else it counts as another group's.
 //! - What came since the start stays. What is flushed while reading goes on is not restored.
-//! - Reading goes first for half a second, in which the default cache is there twice over: clients of a node that comes
-//!   up busy wait for it. What takes longer goes on at nice 10.
+//! - Reading has the priority of all other threads for two seconds, in which a million names are there: clients of a node
+//!   that comes up busy wait for it. What takes longer goes on at nice 10.
 //! - Where snapshots are off an existing file is neither read nor removed.
 
 use std::collections::HashMap;
@@ -65,7 +65,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often those who wait are offered what was restored meanwhile.
 const OFFER_EVERY: Duration = Duration::from_millis(50);
 /// How long reading has the priority of all other threads.
-const READING_FIRST: Duration = Duration::from_millis(500);
+const READING_FIRST: Duration = Duration::from_secs(2);
 const NICE_READING: i32 = 10;
 const NICE_WRITING: i32 = 19;
 
@@ -102,8 +102,11 @@ pub struct Homes {
     /// The groups.
     pub groups: Vec<Home>,
     /// The group of a name, by its index.
-    pub route: Box<dyn Fn(&[u8]) -> Option<usize> + Send>,
+    pub route: Box<Route>,
 }
+
+/// From a name to its group's index.
+pub type Route = dyn Fn(&[u8]) -> Option<usize> + Send;
 
 /// How fast a snapshot is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
