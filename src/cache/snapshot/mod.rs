@@ -1,6 +1,6 @@
 //! The cache as bytes that outlive the process.
 //!
-//! Pure: [`write`] makes bytes, [`read`] takes them in chunks; files are of [`crate::upkeep::snapshot`]. All numbers
+//! Pure: [`mod@write`] makes bytes, [`mod@read`] takes them in chunks; files are of [`crate::upkeep::snapshot`]. All numbers
 //! are big-endian.
 //!
 //! ```text
