@@ -18,7 +18,7 @@
 //!                    transport ─▶ upstream server                                  │
 //!                       └───────▶ cache.keep (guard) ─▶ every waiter's reply ──────┘
 //!
-//! beside the way:  upkeep (probe, system, source, network) · observe (events, metrics, admin, control)
+//! beside the way:  upkeep (probe, snapshot, system, source, network) · observe (events, metrics, admin, control)
 //! ```
 //!
 //! - [`serve`] is the first file to read: the checklist of a query, a plain function from bytes to bytes.

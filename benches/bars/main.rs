@@ -12,10 +12,15 @@
 #[allow(dead_code, unused_imports, reason = "a part of what the tests stand on")]
 mod support;
 
+#[path = "../../tests/stand/mod.rs"]
+#[allow(dead_code, reason = "a part of what the tests stand on")]
+mod core;
+
 mod board;
 mod faults;
 mod first;
 mod neighbours;
+mod restart;
 mod silence;
 mod stand;
 mod views;
@@ -54,6 +59,8 @@ const SCENARIOS: &[Scenario] = &[
     ("renumbered-100", "the same with 100 ms of latency", views::renumbered_100_ms_away),
     ("renumbered-far", "the same with twice the patience of latency", views::renumbered_far_away),
     ("drip", "2,000/s random names under a dead zone", neighbours::dead_zone_flood),
+    ("restart", "killed with -9 in an outage and started again, 2,000 known names", restart::killed_in_an_outage),
+    ("restart-large", "started with the snapshot of a million names", restart::a_million_names),
     ("tenant", "one client asks 500/s over 1,000 failing zones", neighbours::failing_tenant),
 ];
 

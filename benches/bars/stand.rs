@@ -33,6 +33,14 @@ impl Stand {
         Self { daemon: Daemon::start(&tiers(&[&a, &b, &c], more)), servers, client: echo_p99() }
     }
 
+    /// Killed with -9 and started again with what it left; `more` as before.
+    pub fn killed_and_started_again(self, more: &str) -> Self {
+        let Self { daemon, servers, client } = self;
+        let [a, b, c] = servers.each_ref().map(|s| [s.address()]);
+        let daemon = Daemon::start_in(daemon.kill(), &tiers(&[&a, &b, &c], more), &[]);
+        Self { daemon, servers, client }
+    }
+
     /// 100 questions a second from the usual client.
     pub fn load(&self) -> Load {
         Load { patience: PATIENCE, ..Load::on(self.daemon.address()) }

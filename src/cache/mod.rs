@@ -128,7 +128,8 @@ impl Cache {
     /// Says whether it was put.
     pub fn restore(&self, key: Key, question: &Question<'_>, entry: Arc<Entry>) -> bool {
         let _alone = self.alone_with(key);
-        let old = self.look(key, question);
+        // Almost always there is nothing, and that is no question for a name that the store should hear of.
+        let old = if self.store.has(key) { self.look(key, question) } else { None };
         if old.as_ref().is_some_and(|had| had.data().is_some()) {
             return false;
         }
@@ -145,10 +146,21 @@ impl Cache {
     /// Puts back what an earlier process kept of a guarded question, and its last good answer where it can be served.
     pub fn restore_guarded(&self, key: Key, question: &Question<'_>, known: Known, max_age: Duration, now: Moment) {
         let entry = known.entry.clone();
-        if self.guards.restore(key, known) {
-            let stands = entry.data().is_some_and(|d| d.standing(max_age, Moment::ZERO, now) != Standing::Gone);
-            if stands || entry.held(now).is_some() {
-                self.restore(key, question, entry);
+        if !self.guards.restore(key, known) {
+            return;
+        }
+        let stands = entry.data().is_some_and(|d| d.standing(max_age, Moment::ZERO, now) != Standing::Gone);
+        if stands || entry.held(now).is_some() {
+            let _alone = self.alone_with(key);
+            // A copy of it may be there already, which does not know that it is held.
+            let stored = |e: &Arc<Entry>| e.data().map(|d| d.stored);
+            let old = self.look(key, question).filter(|old| stored(old) <= stored(&entry));
+            if let Some(old) = &old {
+                entry.inherit_failure(old);
+            }
+            if old.is_some() || self.look(key, question).is_none() {
+                self.store.put(key, entry);
+                old.iter().for_each(|old| old.let_go());
             }
         }
     }

@@ -40,6 +40,8 @@ pub struct Census {
 pub trait Store: Send + Sync {
     /// The entry under a key; counts as a use.
     fn get(&self, key: Key) -> Option<Arc<Entry>>;
+    /// Is there an entry under a key? Does not count as a use.
+    fn has(&self, key: Key) -> bool;
     /// Puts an entry in the place of what was there. A bounded store may not keep it.
     fn put(&self, key: Key, entry: Arc<Entry>);
     /// Puts an entry where none is, and gives what is there then.
@@ -109,6 +111,10 @@ impl Store for MokaStore {
         self.cache.get(&key)
     }
 
+    fn has(&self, key: Key) -> bool {
+        self.cache.contains_key(&key)
+    }
+
     fn put(&self, key: Key, entry: Arc<Entry>) {
         self.cache.insert(key, entry);
     }
@@ -161,6 +167,10 @@ impl MapStore {
 impl Store for MapStore {
     fn get(&self, key: Key) -> Option<Arc<Entry>> {
         self.map().get(&key).cloned()
+    }
+
+    fn has(&self, key: Key) -> bool {
+        self.map().contains_key(&key)
     }
 
     fn put(&self, key: Key, entry: Arc<Entry>) {
@@ -230,14 +240,14 @@ mod tests {
             let keys = Keys::new([4; 16]);
             let entry = put(store, &keys, 7);
             let key = keys.key(&question(&name(7)));
-            assert!(store.get(key).is_some_and(|e| Arc::ptr_eq(&e, &entry)));
+            assert!(store.has(key) && store.get(key).is_some_and(|e| Arc::ptr_eq(&e, &entry)));
             let late = Arc::new(Entry::with_failure(&question(&name(7)), failure()));
             assert!(Arc::ptr_eq(&store.put_new(key, late), &entry), "what is there stays");
             let other = Arc::new(Entry::with_failure(&question(&name(9)), failure()));
             assert!(Arc::ptr_eq(&store.put_new(keys.key(&question(&name(9))), other.clone()), &other));
             assert_eq!(store.remove_if(&|e| e.name() == name(8)), 0);
             assert_eq!(store.remove_if(&|e| e.name() == name(7)), 1);
-            assert!(store.get(key).is_none() && entry.is_gone());
+            assert!(!store.has(key) && store.get(key).is_none() && entry.is_gone());
         }
     }
 

@@ -17,15 +17,16 @@
 //! - Each entry is vetted as if a server had sent it, by the settings in force; what does not pass is left out. Its
 //!   group is the one of that name where a server of it stayed; else it counts as another group's.
 //! - What came since the start stays. What is flushed while reading goes on is not restored.
-//! - Reading goes first for half a second, in which the default cache is there twice over: clients of a node that comes
-//!   up busy wait for it. What takes longer goes on at nice 10.
+//! - Reading has the priority of all other threads for two seconds, in which a million names are there: clients of a
+//!   node that comes up busy wait for it. What takes longer goes on at nice 10. Where there are cores two threads take
+//!   every second entry each: most of it is the store's work.
 //! - Where snapshots are off an existing file is neither read nor removed.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::hash::Hasher;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -56,6 +57,8 @@ pub const FILE: &str = "cache.snapshot";
 const DRAFT: &str = "cache.snapshot.new";
 /// Bytes that are read or written at once.
 const CHUNK_BYTES: usize = 256 << 10;
+/// Bytes from which on a second thread is worth its start.
+const SHARED_BYTES_MIN: u64 = 1 << 20;
 /// Bytes after which the disk is waited for, so that it gets them at the pace of the writing.
 const SYNC_BYTES: u64 = 4 << 20;
 /// The last write may take this long.
@@ -65,7 +68,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often those who wait are offered what was restored meanwhile.
 const OFFER_EVERY: Duration = Duration::from_millis(50);
 /// How long reading has the priority of all other threads.
-const READING_FIRST: Duration = Duration::from_millis(500);
+const READING_FIRST: Duration = Duration::from_secs(2);
 const NICE_READING: i32 = 10;
 const NICE_WRITING: i32 = 19;
 
@@ -96,8 +99,11 @@ pub struct Homes {
     /// The groups.
     pub groups: Vec<Home>,
     /// The group of a name, by its index.
-    pub route: Box<dyn Fn(&[u8]) -> Option<usize> + Send>,
+    pub route: Box<Route>,
 }
+
+/// From a name to its group's index.
+pub type Route = dyn Fn(&[u8]) -> Option<usize> + Send;
 
 /// How fast a snapshot is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,6 +180,17 @@ struct Tally {
     /// What the cache has no room for.
     no_room: u64,
     bytes: u64,
+}
+
+impl Tally {
+    fn add(&mut self, other: Tally) {
+        self.entries += other.entries;
+        self.restored += other.restored;
+        self.too_old += other.too_old;
+        self.refused += other.refused;
+        self.no_room += other.no_room;
+        self.bytes += other.bytes;
+    }
 }
 
 impl Snapshotter {
@@ -446,11 +463,11 @@ impl Snapshotter {
     }
 
     fn read_file(&self, around: &dyn Around) -> Result<Option<(Head, u64, Tally)>, String> {
-        let Some(mut file) = self.open()? else { return Ok(None) };
+        let Some(file) = self.open()? else { return Ok(None) };
         let length = file.metadata().map_err(|e| e.to_string())?.len();
         let mut check = Check::new(length, self.machine);
         let mut refused = None;
-        self.each_chunk(&mut file, length, &mut |chunk| {
+        self.each_chunk(&file, length, &mut |chunk| {
             refused = check.feed(chunk).err();
             refused.is_none()
         })?;
@@ -459,14 +476,41 @@ impl Snapshotter {
             None if self.ending.load(Ordering::Relaxed) => return Ok(None),
             None => check.finish().map_err(|refusal| refusal.to_string())?,
         };
-        file.seek(SeekFrom::Start(0)).map_err(|e| e.to_string())?;
-        let mut restoring = Restoring::new(self, around, &head);
-        let mut records = Records::new(&head, length);
-        self.each_chunk(&mut file, length, &mut |chunk| {
+        let cores = thread::available_parallelism().map_or(1, |n| n.get());
+        let shares = if length >= SHARED_BYTES_MIN { cores.min(2) as u64 } else { 1 };
+        let read = |share| self.read_share(around, &file, (&head, length), (share, shares));
+        let tally = thread::scope(|scope| {
+            let read = &read;
+            // Where there is no thread to be had this one takes both shares.
+            let start = |n| thread::Builder::new().spawn_scoped(scope, move || read(n)).map_err(|_| n);
+            let others: Vec<_> = (1..shares).map(start).collect();
+            let mut tally = read(0)?;
+            for other in others {
+                tally.add(match other {
+                    Ok(other) => other.join().unwrap_or_else(|_| Err("reading broke off".to_owned()))?,
+                    Err(n) => read(n)?,
+                });
+            }
+            Ok::<_, String>(tally)
+        })?;
+        Ok(Some((head, length, tally)))
+    }
+
+    /// Restores every entry whose number is `share` of `shares`.
+    fn read_share(
+        &self,
+        around: &dyn Around,
+        file: &File,
+        (head, length): (&Head, u64),
+        (share, shares): (u64, u64),
+    ) -> Result<Tally, String> {
+        let mut restoring = Restoring::new(self, around, head, (share, shares));
+        let mut records = Records::new(head, length);
+        self.each_chunk(file, length, &mut |chunk| {
             records.feed(chunk, |record| restoring.take(record));
             true
         })?;
-        Ok(Some((head, length, restoring.tally)))
+        Ok(restoring.tally)
     }
 
     /// The file, where it is there and nobody else can have written it.
@@ -488,12 +532,12 @@ impl Snapshotter {
     }
 
     /// Calls `each` with the next bytes until it says no, the file or its length ends, or the process does.
-    fn each_chunk(&self, file: &mut File, length: u64, each: &mut dyn FnMut(&[u8]) -> bool) -> Result<(), String> {
+    fn each_chunk(&self, file: &File, length: u64, each: &mut dyn FnMut(&[u8]) -> bool) -> Result<(), String> {
         let mut room = vec![0; CHUNK_BYTES];
         let mut left = length;
         while left > 0 && !self.ending.load(Ordering::Relaxed) {
             let most = left.min(CHUNK_BYTES as u64) as usize;
-            let count = match file.read(&mut room[..most]) {
+            let count = match file.read_at(&mut room[..most], length - left) {
                 Ok(0) => break,
                 Ok(count) => count,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
@@ -520,11 +564,14 @@ struct Restoring<'s> {
     /// When it is behind the others; [`Moment::NEVER`] once it is.
     yields_at: Moment,
     offered: Moment,
+    /// Which entries are restored: those whose number is the first of so many.
+    share: (u64, u64),
+    number: u64,
     tally: Tally,
 }
 
 impl<'s> Restoring<'s> {
-    fn new(snapshotter: &'s Snapshotter, around: &'s dyn Around, head: &Head) -> Self {
+    fn new(snapshotter: &'s Snapshotter, around: &'s dyn Around, head: &Head, share: (u64, u64)) -> Self {
         let now = clock::now();
         Self {
             snapshotter,
@@ -535,6 +582,8 @@ impl<'s> Restoring<'s> {
             wall: clock::wall(),
             yields_at: now + READING_FIRST,
             offered: now,
+            share,
+            number: 0,
             tally: Tally::default(),
         }
     }
@@ -543,8 +592,13 @@ impl<'s> Restoring<'s> {
         match record {
             Record::Group(group) => self.place(&group),
             Record::Entry(entry) => {
+                let (share, shares) = self.share;
+                self.number += 1;
+                if self.number % shares != share {
+                    return;
+                }
                 self.tally.entries += 1;
-                if self.tally.bytes >= self.snapshotter.max_bytes {
+                if self.tally.bytes >= self.snapshotter.max_bytes / shares {
                     self.tally.no_room += 1;
                     return;
                 }
@@ -557,6 +611,7 @@ impl<'s> Restoring<'s> {
                     self.by_and_by();
                 }
             }
+            _ if self.share.0 > 0 => {}
             Record::Guarded(guarded) => self.tally.refused += u64::from(self.restore_guarded(&guarded).is_err()),
             Record::Other(..) => {}
             Record::Malformed => self.tally.refused += 1,
@@ -620,7 +675,7 @@ impl<'s> Restoring<'s> {
             self.yields_at = Moment::NEVER;
             let _ = setpriority_process(None, NICE_READING);
         }
-        if now.since(self.offered) >= OFFER_EVERY {
+        if self.share.0 == 0 && now.since(self.offered) >= OFFER_EVERY {
             self.offered = now;
             self.around.offer();
         }

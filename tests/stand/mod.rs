@@ -62,12 +62,17 @@ pub fn entry(question: &Question<'_>, addresses: u8, now: Moment) -> Arc<Entry> 
 
 /// Puts `names` names into a cache over `store`.
 pub fn filled(store: Arc<dyn Store>, names: u64, addresses: u8) -> Arc<Cache> {
+    filled_at(store, names, addresses, STORED)
+}
+
+/// The same, with answers that came at `now`.
+pub fn filled_at(store: Arc<dyn Store>, names: u64, addresses: u8, now: Moment) -> Arc<Cache> {
     let cache = Cache::new(store, Keys::new([7; 16]));
     for n in 0..names {
         let name = name(n);
         let question = Question { name: &name, qtype: 1, dnssec_ok: false, cd: false };
         let key = cache.key(&question);
-        cache.keep(key, &question, entry(&question, addresses, STORED), Duration::from_secs(86_400), STORED);
+        cache.keep(key, &question, entry(&question, addresses, now), Duration::from_secs(86_400), now);
     }
     cache.upkeep();
     Arc::new(cache)

@@ -1,7 +1,7 @@
 //! The cache as bytes that outlive the process.
 //!
-//! Pure: [`write`] makes bytes, [`read`] takes them in chunks; files are of [`crate::upkeep::snapshot`]. All numbers
-//! are big-endian.
+//! Pure: [`mod@write`] makes bytes, [`mod@read`] takes them in chunks; files are of [`crate::upkeep::snapshot`]. All
+//! numbers are big-endian.
 //!
 //! ```text
 //! head     magic 8 | version 2 | readable from version 2 | length of the head 4 | machine 16 | written at, ms 8 | …

@@ -223,6 +223,27 @@ fn of_a_file_that_is_larger_than_the_cache_as_much_is_read_as_fits() {
 }
 
 #[test]
+fn a_file_is_read_in_shares_that_miss_nothing() {
+    let guards = [GuardSettings { names: vec!["n7.test".parse().unwrap()], ..guard() }];
+    let w = world();
+    w.cache.guards().set(&guards);
+    (0..1001).for_each(|n| w.keep(&format!("n{n}.test"), Duration::ZERO));
+    w.written();
+    let again = w.restarted();
+    again.cache.guards().set(&guards);
+    for shares in [1, 2, 3] {
+        let file = File::open(w.file()).unwrap();
+        let length = file.metadata().unwrap().len();
+        let head = Head { version: 1, length: 40, machine: [1; 16], written_at: clock::wall_millis() };
+        let read = |n| again.snapshotter.read_share(&again.around, &file, (&head, length), (n, shares)).unwrap();
+        let entries: u64 = (0..shares).map(|n| read(n).entries).sum();
+        assert_eq!(entries, 1001, "{shares}");
+    }
+    assert_eq!(again.cache.census().entries, 1001);
+    assert_eq!(again.cache.guards().all().len(), 1);
+}
+
+#[test]
 fn a_snapshot_is_no_larger_than_the_cache_may_be() {
     let w = world();
     (0..2000).for_each(|n| w.keep(&format!("n{n}.test"), Duration::ZERO));
