@@ -60,6 +60,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod drill;
 pub mod driver;
 pub mod limits;
 pub mod listen;
