@@ -59,8 +59,7 @@ pub(super) fn drill(what: Option<&str>, source: &ConfigSource, shape: Shape) -> 
         };
         // One alone is shown whole; of many each has a line, at once, and those that failed are shown behind.
         if !shape.json {
-            let text =
-                if what.is_some() { picture::whole(&report, colour) } else { picture::line(&report, colour) };
+            let text = if what.is_some() { picture::whole(&report, colour) } else { picture::line(&report, colour) };
             match print(&text) {
                 EXIT_FINE => {}
                 exit => return exit,
@@ -99,7 +98,9 @@ fn find(what: &str) -> Result<Scenario, String> {
     }
     let path = Path::new(what);
     if !path.exists() && !what.contains(['/', '.']) {
-        return Err(format!("no scenario is called {what:?}\n  hint: `evenkeel drill --list` names them; a file needs its path"));
+        return Err(format!(
+            "no scenario is called {what:?}\n  hint: `evenkeel drill --list` names them; a file needs its path"
+        ));
     }
     let text = file(path).map_err(|e| format!("{what}: {e}"))?;
     let name = path.file_stem().map_or_else(|| what.to_owned(), |stem| stem.to_string_lossy().into_owned());

@@ -126,8 +126,7 @@ impl Node {
             let desk = Desk::new(group, stamp);
             cells.push(Cell { stamp, outlook, desk, tasks: HashMap::new(), prober_turn: 0, prober_called: false });
         }
-        let zones =
-            stage.groups.iter().enumerate().flat_map(|(i, g)| g.settings.zones.iter().map(move |z| (z, i)));
+        let zones = stage.groups.iter().enumerate().flat_map(|(i, g)| g.settings.zones.iter().map(move |z| (z, i)));
         let hosts: Vec<String> = stage.local.hosts.iter().map(|_| String::new()).collect();
         let policy = Policy {
             admit: Admit::new(&stage.admit, &OwnNetworks::default()),
@@ -497,13 +496,7 @@ impl World<'_> {
         self.send(Socket { group, purpose, server, name, qtype, id: 0, over_tcp, with_edns }, now + timeout);
     }
 
-    fn end_probe(
-        &mut self,
-        group: usize,
-        probing: &Probing,
-        begun: Moment,
-        outcome: Result<Vec<u8>, Unanswered>,
-    ) {
+    fn end_probe(&mut self, group: usize, probing: &Probing, begun: Moment, outcome: Result<Vec<u8>, Unanswered>) {
         let now = self.now;
         let probe = match outcome {
             Ok(bytes) => probe::judge(&bytes),

@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use super::report::{Report, Row};
+use super::report::{Mark, Report, Row};
 use super::verdict::{Amount, Judged, clock, span};
 use crate::config::human;
 
@@ -14,6 +14,7 @@ const BAR: usize = 36;
 /// What a cell of a bar stands for: its sign, and its colour (SGR).
 const FRESH: (char, &str) = ('█', "32");
 const STALE: (char, &str) = ('▒', "33");
+const DENIED: (char, &str) = ('░', "35");
 const FAILED: (char, &str) = ('·', "31");
 
 /// The whole of it: head, picture, verdict.
@@ -84,9 +85,8 @@ fn rows(report: &Report, p: Pen, out: &mut String) {
     let _ = writeln!(out, "{:>8}  {:<BAR$} {:>7} {:>7}  {:<5} {:>8}", "", "answered", "", "p99", "tier", "up/s");
     let mut marks = report.marks.iter().peekable();
     for row in &report.rows {
-        while let Some(m) = marks.next_if(|m| m.at < row.at + report.interval) {
-            let text = format!("{} {}", if m.begins { "begins:" } else { "ends:" }, m.what);
-            let _ = writeln!(out, "{:>8}  {}", clock(m.at), p.paint("1", &text));
+        while let Some(mark) = marks.next_if(|m| m.at <= row.at) {
+            act(mark, p, out);
         }
         let _ = writeln!(
             out,
@@ -99,15 +99,16 @@ fn rows(report: &Report, p: Pen, out: &mut String) {
             row.upstream_per_second,
         );
     }
+    marks.for_each(|mark| act(mark, p, out));
     let sign = |(sign, colour): (char, &str)| p.paint(colour, &sign.to_string());
-    let _ = writeln!(
-        out,
-        "{:>8}  {} fresh  {} stale  {} not answered   tier: * no server is fit",
-        "",
-        sign(FRESH),
-        sign(STALE),
-        sign(FAILED)
-    );
+    let [fresh, stale, denied, failed] = [FRESH, STALE, DENIED, FAILED].map(sign);
+    let signs = format!("{fresh} fresh  {stale} stale  {denied} denied  {failed} not answered");
+    let _ = writeln!(out, "{:>8}  {signs}   tier: * no server is fit", "");
+}
+
+fn act(mark: &Mark, p: Pen, out: &mut String) {
+    let text = format!("{} {}", if mark.begins { "begins:" } else { "ends:" }, mark.what);
+    let _ = writeln!(out, "{:>8}  {}", clock(mark.at), p.bold(&text));
 }
 
 fn percent(row: &Row) -> String {
@@ -134,16 +135,16 @@ fn bar(row: &Row, p: Pen) -> String {
     if row.asked == 0 {
         return " ".repeat(BAR);
     }
-    let failed = row.asked - row.fresh - row.stale;
-    let cells = |n: usize| if n == 0 { 0 } else { ((n * BAR) as f64 / row.asked as f64).round().max(1.0) as usize };
-    let (stale, failed) = (cells(row.stale), cells(failed));
-    let failed = failed.min(BAR - stale.min(BAR));
-    let fresh = BAR.saturating_sub(stale + failed);
-    // A last fresh answer keeps its cell too.
-    let (fresh, stale) = if fresh == 0 && row.fresh > 0 && stale > 1 { (1, stale - 1) } else { (fresh, stale) };
-    [(FRESH, fresh), (STALE, stale), (FAILED, failed)]
-        .map(|((sign, colour), n)| p.paint(colour, &sign.to_string().repeat(n)))
-        .concat()
+    let failed = row.asked - row.fresh - row.stale - row.denied;
+    let mut cells = [row.fresh, row.stale, row.denied, failed]
+        .map(|n| if n == 0 { 0 } else { ((n * BAR) as f64 / row.asked as f64).round().max(1.0) as usize });
+    // Rounding makes it a few too long or short: the longest part bears that.
+    let sum: usize = cells.iter().sum();
+    if let Some(longest) = cells.iter_mut().rev().max_by_key(|n| **n) {
+        *longest = (*longest + BAR).saturating_sub(sum);
+    }
+    let signs = [FRESH, STALE, DENIED, FAILED];
+    signs.iter().zip(cells).map(|((sign, colour), n)| p.paint(colour, &sign.to_string().repeat(n))).collect()
 }
 
 fn objective(judged: &Judged, p: Pen, out: &mut String) {
@@ -165,12 +166,16 @@ mod tests {
     use std::time::Duration;
 
     fn row(fresh: usize, stale: usize, failed: usize) -> Row {
+        denying(fresh, stale, 0, failed)
+    }
+
+    fn denying(fresh: usize, stale: usize, denied: usize, failed: usize) -> Row {
         Row {
             at: Duration::ZERO,
-            asked: fresh + stale + failed,
+            asked: fresh + stale + denied + failed,
             fresh,
             stale,
-            denied: 0,
+            denied,
             p50: Duration::ZERO,
             p99: Duration::ZERO,
             asked_per_second: 0.0,
@@ -182,13 +187,22 @@ mod tests {
     #[test]
     fn a_bar_has_its_length_and_shows_what_is_there_at_all() {
         let plain = Pen { colour: false };
-        for (fresh, stale, failed) in
-            [(1, 0, 0), (1000, 1, 1), (1, 1000, 1), (1, 1, 1000), (0, 0, 5), (0, 3, 3), (999, 0, 1), (1, 999, 0)]
-        {
-            let drawn = bar(&row(fresh, stale, failed), plain);
-            assert_eq!(drawn.chars().count(), BAR, "{fresh} {stale} {failed}: {drawn}");
-            for ((sign, _), n) in [(STALE, stale), (FAILED, failed)] {
-                assert_eq!(drawn.contains(sign), n > 0, "{fresh} {stale} {failed}: {drawn}");
+        for parts in [
+            [1, 0, 0, 0],
+            [1000, 1, 1, 1],
+            [1, 1000, 1, 1],
+            [1, 1, 1, 1000],
+            [0, 0, 0, 5],
+            [0, 3, 0, 3],
+            [999, 0, 0, 1],
+            [1, 1, 1, 1],
+            [7, 7, 7, 7],
+        ] {
+            let [fresh, stale, denied, failed] = parts;
+            let drawn = bar(&denying(fresh, stale, denied, failed), plain);
+            assert_eq!(drawn.chars().count(), BAR, "{parts:?}: {drawn}");
+            for ((sign, _), n) in [FRESH, STALE, DENIED, FAILED].iter().zip(parts) {
+                assert_eq!(drawn.contains(*sign), n > 0, "{parts:?}: {drawn}");
             }
         }
         assert_eq!(percent(&row(99_999, 0, 1)), "99.9 %");

@@ -200,7 +200,11 @@ fn load(reader: &mut Reader<'_>, value: &Value<'_>, length: Duration) -> Option<
     table(reader, &mut Part(LOAD, &mut draft), value);
     let Some((word, sort)) = draft.sort else {
         if value.get_ref().as_table().is_some_and(|t| !t.contains_key("ask")) {
-            reader.wrong(value.span(), "the load asks nothing", Some("write ask = \"known\", \"new\", \"absent\" or \"dead\""));
+            reader.wrong(
+                value.span(),
+                "the load asks nothing",
+                Some("write ask = \"known\", \"new\", \"absent\" or \"dead\""),
+            );
         }
         return None;
     };
@@ -227,7 +231,11 @@ fn load(reader: &mut Reader<'_>, value: &Value<'_>, length: Duration) -> Option<
 /// A drill ends, and fits into memory.
 fn few_enough(reader: &mut Reader<'_>, loads: &[Load]) {
     let count = |of: &dyn Fn(&Load) -> bool| {
-        loads.iter().filter(|l| of(l)).map(|l| l.per_second * l.until.saturating_sub(l.from).as_secs_f64()).sum::<f64>()
+        loads
+            .iter()
+            .filter(|l| of(l))
+            .map(|l| l.per_second * l.until.saturating_sub(l.from).as_secs_f64())
+            .sum::<f64>()
     };
     for (what, asked, most) in [
         ("questions", count(&|_| true), script::QUESTIONS_MAX),
@@ -278,9 +286,7 @@ fn who(draft: &mut ActDraft, reader: &mut Reader<'_>, value: &Value<'_>) {
     draft.who = reader
         .strings(value)
         .into_iter()
-        .map(|(text, _)| {
-            WHO.iter().find(|(word, _)| *word == text).map_or(Who::Server(text), |(_, who)| who.clone())
-        })
+        .map(|(text, _)| WHO.iter().find(|(word, _)| *word == text).map_or(Who::Server(text), |(_, who)| who.clone()))
         .collect();
     draft.who_at = Some(value.span());
     if draft.who.is_empty() {
@@ -298,17 +304,27 @@ fn act(reader: &mut Reader<'_>, value: &Value<'_>, places: &Places<'_>, length: 
             reader.wrong(value.span(), format!("the act has no `{key}`"), Some(hint));
         }
     };
-    let at = draft.at.or_else(|| { missing("at", "when it begins: at = \"2m\""); None })?;
-    let ill = draft.ill.or_else(|| { missing("what", "what goes wrong: what = \"silent\""); None })?;
+    let at = draft.at.or_else(|| {
+        missing("at", "when it begins: at = \"2m\"");
+        None
+    })?;
+    let ill = draft.ill.or_else(|| {
+        missing("what", "what goes wrong: what = \"silent\"");
+        None
+    })?;
     if draft.who.is_empty() {
         missing("who", "which servers: who = \"primary\"");
         return None;
     }
     let ill = match ill {
-        Ill::Slow(_) => Ill::Slow(draft.by.or_else(|| { missing("by", "how slow: by = \"800ms\""); None })?),
-        Ill::Limited(_) => Ill::Limited(
-            draft.per_second.or_else(|| { missing("packets_per_second", "packets_per_second = 100"); None })? as u32,
-        ),
+        Ill::Slow(_) => Ill::Slow(draft.by.or_else(|| {
+            missing("by", "how slow: by = \"800ms\"");
+            None
+        })?),
+        Ill::Limited(_) => Ill::Limited(draft.per_second.or_else(|| {
+            missing("packets_per_second", "packets_per_second = 100");
+            None
+        })? as u32),
         ill => ill,
     };
     let until = draft.lasts.map_or(length, |lasts| at.saturating_add(lasts).min(length));
@@ -406,6 +422,11 @@ fn objective(
     });
     let until = draft.until.unwrap_or(length).min(length);
     for want in &draft.wants {
+        if of.is_some() && want.is_of_all() {
+            let hint = "tiers and questions upstream are of all loads: write an [[objective]] of its own";
+            reader.wrong(value.span(), "`of` does not go with what is wanted here", Some(hint));
+            break;
+        }
         // What follows an outage is measured from its end unless the file says otherwise.
         let after = matches!(want, Want::RecoveredWithin(_) | Want::BackWithin(_));
         let from = draft.from.unwrap_or(if after { last_end } else { Duration::ZERO });
@@ -470,19 +491,50 @@ recovered_within = "30s"
     fn every_mistake_has_its_place_and_its_hint() {
         for (old, new, place, what, hint) in [
             ("title = \"a short one\"", "", "1:1", "the scenario has no title", "say in a line"),
-            ("length = \"5m\"", "length = \"5\"", "3:10", "length: \"5\" is no duration", "write a number with its unit"),
+            (
+                "length = \"5m\"",
+                "length = \"5\"",
+                "3:10",
+                "length: \"5\" is no duration",
+                "write a number with its unit",
+            ),
             ("length = \"5m\"", "lenght = \"5m\"", "3:1", "unknown key `lenght`", "did you mean `length`?"),
             ("length = \"5m\"", "length = \"30d\"", "3:10", "length: 30d is not within 10s and 1d", ""),
-            ("ask = \"known\"", "ask = \"knwon\"", "5:7", "load.ask: \"knwon\" is not known", "did you mean \"known\"?"),
+            (
+                "ask = \"known\"",
+                "ask = \"knwon\"",
+                "5:7",
+                "load.ask: \"knwon\" is not known",
+                "did you mean \"known\"?",
+            ),
             ("ask = \"known\"", "", "4:1", "load: the load asks nothing", "write ask"),
             ("ask = \"known\"", "ask = \"new\"\nper_second = 9999", "1:1", "the loads come to", "a lower per_second"),
             ("at = \"1m\"", "", "6:1", "act: the act has no `at`", "when it begins"),
-            ("at = \"1m\"", "at = \"6m\"", "6:1", "act: the act begins after the drill's end at 5m", "a later length"),
+            (
+                "at = \"1m\"",
+                "at = \"6m\"",
+                "6:1",
+                "act: the act begins after the drill's end at 5m",
+                "a later length",
+            ),
             ("by = \"800ms\"", "", "6:1", "act: the act has no `by`", "how slow"),
-            ("what = \"slow\"", "what = \"silnt\"", "10:8", "act.what: \"silnt\" is not known", "did you mean \"silent\"?"),
+            (
+                "what = \"slow\"",
+                "what = \"silnt\"",
+                "10:8",
+                "act.what: \"silnt\" is not known",
+                "did you mean \"silent\"?",
+            ),
             ("by = \"800ms\"", "by = \"800ms\"\non = \"2s\"", "6:1", "act: `on` and `off` stand together", "on ="),
             ("of = \"known\"", "of = \"nobody\"", "15:6", "objective: no load is called \"nobody\"", "one of known"),
             ("answered = 0.999\np99 = \"50ms\"", "", "12:1", "objective: nothing is wanted", "write answered"),
+            (
+                "p99 = \"50ms\"",
+                "tier_shifts_max = 1",
+                "12:1",
+                "objective: `of` does not go with",
+                "tiers and questions",
+            ),
             ("answered = 0.999", "answered = 1.2", "13:12", "objective.answered: 1.2 is not within 0 and 1", ""),
             ("\"30s\"", "\"3m\"", "16:1", "objective: the drill ends before 3m have passed", "a later length"),
             ("answered = 0.999", "answered = ", "13:12", "", ""),

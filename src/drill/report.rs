@@ -126,11 +126,8 @@ impl Report {
     /// As one object.
     pub fn to_json(&self) -> Value {
         let rows: Vec<Value> = self.rows.iter().map(|row| self.row_json(row)).collect();
-        let marks: Vec<Value> = self
-            .marks
-            .iter()
-            .map(|m| json!({ "at": seconds(m.at), "begins": m.begins, "what": m.what }))
-            .collect();
+        let marks: Vec<Value> =
+            self.marks.iter().map(|m| json!({ "at": seconds(m.at), "begins": m.begins, "what": m.what })).collect();
         let objectives: Vec<Value> = self.judged.iter().map(objective_json).collect();
         json!({
             "scenario": self.name,

@@ -254,6 +254,20 @@ pub enum Want {
     UpstreamPeakMax(u64),
 }
 
+impl Want {
+    /// Is it about the group as a whole, not about the questions of a load?
+    pub fn is_of_all(self) -> bool {
+        matches!(
+            self,
+            Want::TierShiftsMax(_)
+                | Want::LeftWithin(_)
+                | Want::BackWithin(_)
+                | Want::UpstreamRatioMax(_)
+                | Want::UpstreamPeakMax(_)
+        )
+    }
+}
+
 //------------ Bounds ------------------------------------------------------------------------------------------------
 
 const fn span(default_secs: u64, min_millis: u64, max_secs: u64) -> Bound<Duration> {

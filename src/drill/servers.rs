@@ -287,7 +287,8 @@ mod tests {
             let reply = check(&bytes).unwrap();
             assert_eq!((reply.rcode(), reply.answers().len()), (code, answers), "{act}");
         }
-        for act in ["what = \"silent\"", "what = \"lossy\"", "what = \"gray\"", "what = \"limited\"\npackets_per_second = 0"]
+        for act in
+            ["what = \"silent\"", "what = \"lossy\"", "what = \"gray\"", "what = \"limited\"\npackets_per_second = 0"]
         {
             assert!(ask(act, "n1.z1.test", rtype::A, false).is_none(), "{act}");
         }
@@ -297,9 +298,13 @@ mod tests {
         assert!(matches!(closed, Some((_, Delivery::PortClosed))));
         let unreachable = ask("what = \"unreachable\"", "n1.z1.test", rtype::A, false);
         assert!(matches!(unreachable, Some((Duration::ZERO, Delivery::Unreachable))));
-        let Some((_, Delivery::Packet(cut))) = ask("what = \"truncated\"", "n1.z1.test", rtype::A, false) else { panic!() };
+        let Some((_, Delivery::Packet(cut))) = ask("what = \"truncated\"", "n1.z1.test", rtype::A, false) else {
+            panic!()
+        };
         assert!(is_truncated(&cut));
-        let Some((_, Delivery::Packet(noise))) = ask("what = \"noise\"", "n1.z1.test", rtype::A, false) else { panic!() };
+        let Some((_, Delivery::Packet(noise))) = ask("what = \"noise\"", "n1.z1.test", rtype::A, false) else {
+            panic!()
+        };
         assert!(check(&noise).is_err());
     }
 }

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::measure::{Asked, Got, Tape};
+use super::measure::{Asked, Got, Tape, Using};
 use super::script::{Objective, Scenario, Want, round};
 use super::servers::Network;
 use super::stage::Stage;
@@ -104,7 +104,11 @@ impl Court<'_> {
         let passed = match (wanted, seen) {
             (_, Amount::Never) => false,
             (Amount::Share(w) | Amount::Ratio(w), Amount::Share(s) | Amount::Ratio(s)) => {
-                if at_most { s <= w } else { s >= w }
+                if at_most {
+                    s <= w
+                } else {
+                    s >= w
+                }
             }
             (Amount::Span(w), Amount::Span(s)) => s <= w,
             (Amount::Count(w), Amount::Count(s)) => s <= w,
@@ -139,14 +143,14 @@ impl Court<'_> {
             }
             Want::P50(w) => ("p50", true, Amount::Span(w), Amount::Span(sum().quantile(0.5))),
             Want::P99(w) => ("p99", true, Amount::Span(w), Amount::Span(sum().quantile(0.99))),
-            Want::Slowest(w) => ("slowest", true, Amount::Span(w.unwrap_or_else(|| self.deadline())), self.slowest(o)),
+            Want::Slowest(w) => {
+                ("slowest", true, Amount::Span(w.unwrap_or_else(|| self.deadline())), self.slowest(o))
+            }
             Want::KeepAddresses => {
                 let denied = self.asked(o).filter(|a| a.got == Got::Denied).count();
                 ("known_keep_addresses", true, Amount::Count(0), Amount::Count(denied as u64))
             }
-            Want::TierShiftsMax(w) => {
-                ("tier_shifts_max", true, Amount::Count(w), Amount::Count(self.shifts(o)))
-            }
+            Want::TierShiftsMax(w) => ("tier_shifts_max", true, Amount::Count(w), Amount::Count(self.shifts(o))),
             Want::LeftWithin(w) => ("left_within", true, Amount::Span(w), self.left(o)),
             Want::BackWithin(w) => ("back_within", true, Amount::Span(w), self.back(o)),
             Want::RecoveredWithin(w) => {
@@ -204,7 +208,8 @@ impl Court<'_> {
             let mut tiers = self.tape.using.iter().filter(|u| u.group == group && u.at < o.until).peekable();
             let mut shifts = 0;
             while let Some(before) = tiers.next() {
-                shifts += u64::from(tiers.peek().is_some_and(|after| after.tier != before.tier && after.at >= o.from));
+                shifts +=
+                    u64::from(tiers.peek().is_some_and(|after| after.tier != before.tier && after.at >= o.from));
             }
             shifts
         };
@@ -320,8 +325,13 @@ impl Court<'_> {
         {
             why.push(format!("a better tier of {name} must be fit for {} (health.hold)", span(settings.health.hold)));
         }
-        if matches!(o.want, Want::TierShiftsMax(_)) && !settings.health.damp {
-            why.push(format!("flaps of {name} are not damped (health.damp)"));
+        if matches!(o.want, Want::TierShiftsMax(_)) {
+            let first = self.first_tier(group);
+            let taken = |u: &&Using| u.group == group && u.tier == first && u.at >= o.from && u.at < o.until;
+            let again = self.tape.using.iter().filter(|u| u.at > Duration::ZERO).filter(taken).count();
+            let hold = human::show_span(settings.health.hold);
+            let damped = if settings.health.damp { "" } else { ", and flaps do not lengthen it (health.damp)" };
+            why.push(format!("{name} took its first tier again {again} times; health.hold is {hold}{damped}"));
         }
     }
 }
@@ -330,7 +340,6 @@ impl Court<'_> {
 mod tests {
     use super::*;
     use crate::config::{Config, parse as parse_config};
-    use crate::drill::measure::Using;
     use crate::drill::reading::parse;
 
     const TIERED: &str = "[groups.default]\nprimary = [\"192.0.2.1\"]\nsecondary = [\"192.0.2.2\"]\n";
@@ -342,7 +351,8 @@ mod tests {
              for = \"20s\"\nwho = \"primary\"\nwhat = \"silent\"\n[[objective]]\n{objective}\n"
         );
         let scenario = parse("x", &text).unwrap();
-        let config = if config.is_empty() { Config::default() } else { parse_config(config, &|_| None, &[]).unwrap().0 };
+        let config =
+            if config.is_empty() { Config::default() } else { parse_config(config, &|_| None, &[]).unwrap().0 };
         let stage = Stage::new("x", &config);
         let network = Network::new(&scenario, &stage).unwrap();
         let mut tape = Tape::new(scenario.length);
@@ -379,7 +389,12 @@ mod tests {
             ("left_within = \"2s\"\nfrom = \"10s\"", "left_within = \"1s\"\nfrom = \"10s\"", &fine, away),
             ("back_within = \"15s\"", "back_within = \"14s\"", &fine, away),
             ("back_within = \"15s\"", "back_within = \"15s\"\nuntil = \"45s\"\n", &fine, away),
-            ("recovered_within = \"14s\"\nfrom = \"10s\"", "recovered_within = \"13s\"\nfrom = \"10s\"", &outage, away),
+            (
+                "recovered_within = \"14s\"\nfrom = \"10s\"",
+                "recovered_within = \"13s\"\nfrom = \"10s\"",
+                &outage,
+                away,
+            ),
             ("upstream_ratio_max = 0.5", "upstream_ratio_max = 0.49", &fine, away),
             ("upstream_peak_max = 1", "upstream_peak_max = 0", &fine, away),
         ] {
@@ -419,6 +434,9 @@ mod tests {
         ] {
             assert_eq!(amount.to_string(), text);
         }
-        assert_eq!((clock(Duration::from_secs(65)), clock(Duration::from_secs(3665))), ("1:05".into(), "1:01:05".into()));
+        assert_eq!(
+            (clock(Duration::from_secs(65)), clock(Duration::from_secs(3665))),
+            ("1:05".into(), "1:01:05".into())
+        );
     }
 }
