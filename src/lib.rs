@@ -25,6 +25,7 @@
 //! - [`resolve`] is the machine for a miss: it says what next, [`driver`] carries it out and says when.
 //! - [`upstream`] chooses and judges servers; [`cache`] keeps what was answered; [`wire`] reads and writes packets.
 //! - [`listen`] and [`transport`] move bytes and decide nothing. [`daemon`] puts it all together, [`cli`] starts it.
+//! - [`drill`] plays outages in virtual time: the same core, simulated servers in the place of [`transport`].
 //!
 //! # Words
 //!
@@ -46,7 +47,7 @@
 //!
 //! # What is absent
 //!
-//! - In `wire`, `cache`, `upstream`, `resolve`, `serve` and `config` nothing does IO, reads a clock, draws a random
+//! - In `wire`, `cache`, `upstream`, `resolve`, `serve`, `config` and `drill` nothing does IO, reads a clock, draws a random
 //!   number or writes a log line: time and chance are arguments. `tests/tidy.rs` holds it.
 //! - No judge knows another: `admit`, `local`, `cache`, `route`, `upstream` and `vet` speak their own vocabulary, and
 //!   only the layer above translates.

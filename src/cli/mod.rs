@@ -351,7 +351,6 @@ mod tests {
             ("evenkeel flush --all", true),
             ("evenkeel flush", false),
             ("evenkeel flush example.org --all", false),
-<<<<<<< HEAD
             ("evenkeel freeze", true),
             ("evenkeel freeze --for 30m", true),
             ("evenkeel freeze --for 2d", false),
@@ -359,7 +358,6 @@ mod tests {
             ("evenkeel thaw", true),
             ("evenkeel release db.example.org", true),
             ("evenkeel release", false),
-=======
             ("evenkeel drill", true),
             ("evenkeel drill all-blackhole --config x --set a=b --json", true),
             ("evenkeel drill --list", true),

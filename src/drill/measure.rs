@@ -214,7 +214,7 @@ mod tests {
     fn a_group_that_stands_as_before_is_not_noted_again() {
         let mut tape = Tape::new(Duration::from_secs(1));
         let using = |at, tier| Using { at: Duration::from_secs(at), group: 0, tier, dark: false };
-        [using(0, 0), using(1, 0), using(2, 1)].map(|u| tape.on_using(u));
+        [using(0, 0), using(1, 0), using(2, 1)].into_iter().for_each(|u| tape.on_using(u));
         assert_eq!(tape.using.len(), 2);
         assert_eq!(tape.using(0, Duration::from_secs(1)).map(|u| u.tier), Some(0));
     }

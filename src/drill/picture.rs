@@ -103,7 +103,10 @@ fn rows(report: &Report, p: Pen, out: &mut String) {
     let sign = |(sign, colour): (char, &str)| p.paint(colour, &sign.to_string());
     let [fresh, stale, denied, failed] = [FRESH, STALE, DENIED, FAILED].map(sign);
     let signs = format!("{fresh} fresh  {stale} stale  {denied} denied  {failed} not answered");
-    let _ = writeln!(out, "{:>8}  {signs}   tier: * no server is fit", "");
+    let _ = writeln!(out, "{:>8}  {signs}   * no server is fit", "");
+    if report.groups.len() > 1 {
+        let _ = writeln!(out, "{:>8}  tiers of {}, as one where they are alike", "", report.groups.join(", "));
+    }
 }
 
 fn act(mark: &Mark, p: Pen, out: &mut String) {

@@ -306,7 +306,7 @@ impl Court<'_> {
         let whole = acts().any(|(i, _)| self.network.strikes_all(i, group));
         if tiers == 1 && acts().next().is_some() && (whole || matches!(o.want, Want::LeftWithin(_))) {
             why.push(format!("the group {name} has one tier: nothing can take over"));
-        } else if whole && !about_tiers {
+        } else if whole && !about_tiers && !matches!(o.want, Want::RecoveredWithin(_)) {
             why.push(format!("no server of the group {name} is spared"));
         }
         let stale = &settings.stale;
@@ -314,6 +314,21 @@ impl Court<'_> {
         if about_answers && acts().next().is_some() && stale.max_age < Duration::from_secs(3600) {
             let age = human::show_span(stale.max_age);
             why.push(format!("the group {name} serves no answer that is staler than {age} (stale.max_age)"));
+        }
+        let denied = || self.asked(o).any(|a| usize::from(a.group) == group && a.got == Got::Denied);
+        if tiers > 1 && settings.same_view && denied() {
+            why.push(format!("in {name} what a lower tier denies counts as denied by the first (same_view)"));
+        }
+        if let Want::RecoveredWithin(w) = o.want
+            && Duration::from_secs(settings.ttl.negative_max.into()) > w
+            && denied()
+        {
+            let longest = human::show_span(Duration::from_secs(settings.ttl.negative_max.into()));
+            why.push(format!("negative answers of {name} live up to {longest} (cache.max_negative_ttl)"));
+        }
+        let dead: f64 = self.scenario.loads.iter().filter(|l| !l.counts()).map(|l| l.per_second).sum();
+        if about_answers && f64::from(settings.in_flight_max) < dead * settings.deadline.as_secs_f64() {
+            why.push(format!("{name} has room for {} questions at once (in_flight_max)", settings.in_flight_max));
         }
         if let (Want::P50(w) | Want::P99(w), Patience::Fixed(patience)) = (o.want, stale.patience)
             && patience > w
