@@ -95,12 +95,12 @@ const HEAD: &[Key<Draft>] = &[
 const TITLE_CHARS_MAX: usize = 100;
 const SEED: crate::limits::Bound<u64> = crate::limits::Bound { default: 1, min: 0, max: u64::MAX };
 
-/// The tables of a list; none where there are too many.
+/// The tables of a list.
 fn listed<'v, 'i>(reader: &mut Reader<'_>, value: &'v Value<'i>) -> Vec<&'v Value<'i>> {
-    let items = reader.items(value);
+    let mut items = reader.items(value);
     if items.len() > script::LISTED_MAX {
         reader.wrong(value.span(), format!("more than {} of them", script::LISTED_MAX), None);
-        return Vec::new();
+        items.truncate(script::LISTED_MAX);
     }
     items
 }

@@ -403,7 +403,7 @@ mod tests {
             ("tier_shifts_max = 0\nuntil = \"12s\"", "tier_shifts_max = 0\nuntil = \"13s\"", &fine, away),
             ("left_within = \"2s\"\nfrom = \"10s\"", "left_within = \"1s\"\nfrom = \"10s\"", &fine, away),
             ("back_within = \"15s\"", "back_within = \"14s\"", &fine, away),
-            ("back_within = \"15s\"", "back_within = \"15s\"\nuntil = \"45s\"\n", &fine, away),
+            ("back_within = \"15s\"", "back_within = \"13s\"\nuntil = \"45s\"\n", &fine, away),
             (
                 "recovered_within = \"14s\"\nfrom = \"10s\"",
                 "recovered_within = \"13s\"\nfrom = \"10s\"",
