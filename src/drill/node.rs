@@ -134,8 +134,10 @@ impl Node {
             routes: Routes::new(zones),
             groups,
             rotate: stage.rotate,
+            refresh_ahead: stage.refresh_ahead,
         };
         let cache = Arc::new(Cache::new(Arc::new(MapStore::default()), Keys::new([7; 16])));
+        cache.guards().set(&stage.guards);
         let door = Door::new(Arc::new(policy), cache.clone(), None, Meters::default().own());
         let (sockets, slots) = (HashMap::new(), HashMap::new());
         Self { cache, door, cells, sockets, slots, generations: 0, sent: 0, out: vec![0; 1232] }
@@ -221,7 +223,9 @@ impl World<'_> {
         }
         let (key, question) = (opening.key, Arc::new(opening.question));
         let (client, stale) = (opening.client_hash, opening.stale);
-        let request = Request { key, question: question.clone(), client, stale, waiter };
+        let guarded = self.node.cache.guards().protected(key, &question.view(), opening.group, now);
+        let ahead = opening.ahead;
+        let request = Request { key, question: question.clone(), client, stale, guarded, ahead, waiter };
         match self.with_desk(group, |desk| desk.open(request, now)) {
             Opened::Joined(id) => self.pursue(group, id),
             Opened::Started(id, yielded) => {
@@ -265,7 +269,8 @@ impl World<'_> {
                 let due = self.node.cache.due_before();
                 let mut stale = |d: &Data| {
                     let standing = d.standing_in(way.group, way.stale.max_age, due, now);
-                    reply::stale(&query, d, standing, &way.stale, manner, now, &mut out).0
+                    let held = entry.held(now).is_some();
+                    reply::stale(&query, (d, held), standing, &way.stale, manner, now, &mut out).0
                 };
                 entry.data().map_or(0, &mut stale)
             }
@@ -333,8 +338,14 @@ impl World<'_> {
                 Step::Ask(ask) => self.ask_server(group, id, ask, &question),
                 Step::Reply(ways, answer) => ways.into_iter().for_each(|way| self.answer(way, &answer)),
                 Step::Keep(entry) => {
-                    let max_age = cell.desk.group().settings().stale.max_age;
+                    let max_age = cell.desk.group().max_age(now);
                     self.node.cache.keep(key, &question.view(), entry, max_age, now);
+                    // Nobody reads the log of a drill: what it would say is let go of.
+                    self.node.cache.guards().take_changes();
+                }
+                Step::Hold => {
+                    self.node.cache.guards().hold(key, &question.view(), now);
+                    self.node.cache.guards().take_changes();
                 }
                 Step::Remember(failed) => {
                     let life = (cell.stamp, cell.outlook.healings());
@@ -513,7 +524,7 @@ impl World<'_> {
                     learned.on_copy(server, None, now);
                 }
                 true => learned.on_copy(server, (probe == Probe::Passed).then(|| now.since(begun)), now),
-                false => learned.on_probe(server, probe, now),
+                false => learned.on_probe(server, probe, begun, now),
             }
         });
     }

@@ -8,6 +8,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::script::{Act, Scenario, Who};
+use crate::cache::guard::GuardSettings;
 use crate::config::{Config, GroupConfig, Mistake, UpstreamConfig};
 use crate::serve::admit::{AdmitSettings, Allowed};
 use crate::serve::local::LocalSettings;
@@ -28,6 +29,10 @@ pub struct Stage {
     pub local: LocalSettings,
     /// Do addresses turn?
     pub rotate: bool,
+    /// Is what is asked often asked again before it runs out?
+    pub refresh_ahead: bool,
+    /// Names that must not vanish.
+    pub guards: Vec<GuardSettings>,
 }
 
 /// A group of the configuration.
@@ -64,6 +69,8 @@ impl Stage {
             admit,
             local: config.local.clone(),
             rotate: config.cache.rotate,
+            refresh_ahead: config.cache.refresh_ahead,
+            guards: config.guards.clone(),
         }
     }
 
