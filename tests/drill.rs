@@ -7,9 +7,18 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-const THREE: &str =
-    "[groups.default]\nprimary = [\"192.0.2.1\"]\nsecondary = [\"192.0.2.2\"]\ntertiary = [\"192.0.2.3\"]\n";
-const WITH_V6: &str = "[groups.default]\nprimary = [\"2001:db8::1\", \"2001:db8::2\"]\nsecondary = [\"192.0.2.2\"]\ntertiary = [\"192.0.2.3\"]\n";
+const THREE: &str = r#"
+[groups.default]
+primary = ["192.0.2.1"]
+secondary = ["192.0.2.2"]
+tertiary = ["192.0.2.3"]
+"#;
+const WITH_V6: &str = r#"
+[groups.default]
+primary = ["2001:db8::1", "2001:db8::2"]
+secondary = ["192.0.2.2"]
+tertiary = ["192.0.2.3"]
+"#;
 const ONE_TIER: &[&str] = &["groups.default.secondary=[]", "groups.default.tertiary=[]"];
 
 /// Objectives that are missed on [`THREE`], as built in. Doublings of the hold are forgotten as fast as a primary that
@@ -79,8 +88,20 @@ fn one_file_and_one_configuration_give_one_result_byte_for_byte() {
     }
 }
 
-const SHORT: &str = "title = \"short\"\nlength = \"1m\"\n[[load]]\nask = \"known\"\n[[load]]\nask = \"new\"\n\
-                     [[act]]\nat = \"20s\"\nfor = \"20s\"\nwho = \"primary\"\nwhat = \"silent\"\n[[objective]]\nanswered = 0.99\n";
+const SHORT: &str = r#"title = "short"
+length = "1m"
+[[load]]
+ask = "known"
+[[load]]
+ask = "new"
+[[act]]
+at = "20s"
+for = "20s"
+who = "primary"
+what = "silent"
+[[objective]]
+answered = 0.99
+"#;
 
 #[test]
 fn a_picture_fits_80_columns_and_ends_with_the_verdict() {
@@ -149,6 +170,20 @@ fn every_group_is_rehearsed_and_one_without_a_second_tier_is_named() {
     assert_eq!(out.status.code(), Some(1), "{text}");
     assert!(text.contains("the group corp has one tier: nothing can take over"), "{text}");
     assert!(!text.contains("the group default has"), "{text}");
+}
+
+#[test]
+fn a_guarded_zone_that_is_emptied_keeps_its_addresses() {
+    let place = tempfile::tempdir().unwrap();
+    let guard = "[[guard]]\nnames = [\"*.emptied.test\"]\nmin_good = \"1m\"\n";
+    let denied = |name: &str, text: &str| {
+        let config = written(place.path(), name, text);
+        let (_, report) = json(&config, "emptied-zone", &[]);
+        report["intervals"].as_array().unwrap().iter().map(|row| row["denied"].as_u64().unwrap()).sum::<u64>()
+    };
+    assert!(denied("without.toml", THREE) > 500);
+    // What was never asked before is not known to be good.
+    assert!(denied("with.toml", &format!("{THREE}{guard}")) < 20);
 }
 
 #[test]

@@ -152,3 +152,72 @@ fn resolved(group: &GroupConfig) -> GroupSettings {
     }
     settings
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+    use crate::drill::reading;
+
+    const TEXT: &str = r#"
+[groups.default]
+primary = ["system"]
+secondary = ["tcp://[2001:db8::2]:53"]
+[groups.lab]
+zones = ["test", "lab.example"]
+primary = [{ address = "192.0.2.9", name = "lab" }]
+[groups.hidden]
+zones = ["x.hidden.test"]
+primary = ["192.0.2.10"]
+"#;
+
+    fn stage() -> Stage {
+        Stage::new("x", &parse(TEXT, &|_| None, &[]).unwrap().0)
+    }
+
+    fn suffix(stage: &Stage, name: &str) -> String {
+        let part = stage.groups.iter().find(|g| g.settings.name == name).unwrap();
+        part.suffix.as_ref().map(Name::to_string).unwrap_or_default()
+    }
+
+    #[test]
+    fn every_group_has_names_that_lead_to_it() {
+        let stage = stage();
+        for (group, want) in [("default", "example."), ("lab", "test."), ("hidden", "x.hidden.test.")] {
+            assert_eq!(suffix(&stage, group), want, "{group}");
+        }
+    }
+
+    #[test]
+    fn system_stands_for_two_servers_that_are_asked_as_listed() {
+        let stage = stage();
+        let default = &stage.groups.iter().find(|g| g.settings.name == "default").unwrap().settings;
+        assert_eq!((default.tiers.each_ref().map(Vec::len), default.order), ([2, 1, 0], Order::Listed));
+    }
+
+    #[test]
+    fn an_act_strikes_whom_its_words_mean() {
+        let stage = stage();
+        let count = |who: &str| {
+            let text = format!(
+                "title = \"x\"\n[[load]]\nask = \"new\"\n[[act]]\nat = \"0s\"\nwho = {who}\nwhat = \"silent\"\n\
+                 [[objective]]\nfresh = 0.0\n"
+            );
+            let struck = stage.struck(&reading::parse("x", &text).unwrap());
+            struck.map(|acts| acts[0].iter().flatten().filter(|s| **s).count()).map_err(|m| m[0].what.clone())
+        };
+        for (who, want) in [
+            ("\"all\"", Ok(5)),
+            ("\"primary\"", Ok(4)),
+            ("\"secondary\"", Ok(1)),
+            ("\"tertiary\"", Ok(0)),
+            ("\"v4\"", Ok(4)),
+            ("\"v6\"", Ok(1)),
+            ("\"lab\"", Ok(1)),
+            ("[\"192.0.2.9\", \"v6\"]", Ok(2)),
+            ("\"nobody\"", Err("act.who: no server of x is called \"nobody\"".to_owned())),
+        ] {
+            assert_eq!(count(who), want, "{who}");
+        }
+    }
+}

@@ -362,8 +362,8 @@ mod tests {
     /// One known question a second for a minute, `got` as told by its second; an act from 10 s to 30 s.
     fn judged(objective: &str, config: &str, got: impl Fn(u64) -> Got, using: &[(u64, usize)]) -> Judged {
         let text = format!(
-            "title = \"x\"\nlength = \"1m\"\n[[load]]\nask = \"known\"\n[[load]]\nask = \"dead\"\n[[act]]\nat = \"10s\"\n\
-             for = \"20s\"\nwho = \"primary\"\nwhat = \"silent\"\n[[objective]]\n{objective}\n"
+            "title = \"x\"\nlength = \"1m\"\n[[load]]\nask = \"known\"\n[[load]]\nask = \"dead\"\n\
+             [[act]]\nat = \"10s\"\nfor = \"20s\"\nwho = \"primary\"\nwhat = \"silent\"\n[[objective]]\n{objective}\n"
         );
         let scenario = parse("x", &text).unwrap();
         let config =

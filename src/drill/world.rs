@@ -218,3 +218,55 @@ impl PartialEq for Queued {
 }
 
 impl Eq for Queued {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, parse as parse_config};
+    use crate::drill::reading::parse;
+
+    const TEXT: &str = r#"
+title = "x"
+length = "1m"
+[[load]]
+ask = "known"
+[[load]]
+ask = "new"
+[[act]]
+at = "20s"
+for = "20s"
+who = "all"
+what = "silent"
+[[objective]]
+fresh = 0.0
+"#;
+
+    fn play(text: &str, config: &str) -> Tape {
+        let config =
+            if config.is_empty() { Config::default() } else { parse_config(config, &|_| None, &[]).unwrap().0 };
+        let (scenario, stage) = (parse("x", text).unwrap(), Stage::new("x", &config));
+        World::new(&scenario, &stage).unwrap().run().0
+    }
+
+    #[test]
+    fn clients_ask_the_same_whatever_is_configured_and_whatever_goes_wrong() {
+        let asked = |tape: Tape| tape.asked.iter().map(|a| (a.at, a.load)).collect::<Vec<_>>();
+        let first = asked(play(TEXT, ""));
+        assert!((1000..1500).contains(&first.len()), "{}", first.len());
+        assert_eq!(first, asked(play(TEXT, "[groups.default]\nprimary = [\"192.0.2.1\"]\n")));
+        assert_eq!(first, asked(play(&TEXT.replace("silent", "servfail"), "")));
+        assert_ne!(first, asked(play(&TEXT.replace("title", "seed = 2\ntitle"), "")));
+    }
+
+    #[test]
+    fn every_question_has_its_reply_and_the_outage_is_seen() {
+        let tape = play(TEXT, "");
+        assert!(tape.asked.iter().all(|a| a.got != Got::Nothing));
+        let secs = Duration::from_secs;
+        let fresh = |from, until| tape.sum(secs(from), secs(until), &|_| true);
+        assert_eq!(fresh(0, 19).answered(), 1.0);
+        let dark = fresh(22, 40);
+        assert!(dark.stale > 0 && dark.answered() < 0.9, "{dark:?}");
+        assert!(tape.using.iter().any(|u| u.dark));
+    }
+}
