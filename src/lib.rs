@@ -25,6 +25,7 @@
 //! - [`resolve`] is the machine for a miss: it says what next, [`driver`] carries it out and says when.
 //! - [`upstream`] chooses and judges servers; [`cache`] keeps what was answered; [`wire`] reads and writes packets.
 //! - [`listen`] and [`transport`] move bytes and decide nothing. [`daemon`] puts it all together, [`cli`] starts it.
+//! - [`drill`] plays outages in virtual time: the same core, simulated servers in the place of [`transport`].
 //!
 //! # Words
 //!
@@ -46,8 +47,8 @@
 //!
 //! # What is absent
 //!
-//! - In `wire`, `cache`, `upstream`, `resolve`, `serve` and `config` nothing does IO, reads a clock, draws a random
-//!   number or writes a log line: time and chance are arguments. `tests/tidy.rs` holds it.
+//! - In `wire`, `cache`, `upstream`, `resolve`, `serve`, `config` and `drill` nothing does IO, reads a clock, draws a
+//!   random number or writes a log line: time and chance are arguments. `tests/tidy.rs` holds it.
 //! - No judge knows another: `admit`, `local`, `cache`, `route`, `upstream` and `vet` speak their own vocabulary, and
 //!   only the layer above translates.
 //! - Between a packet and a fresh or stale answer there is no task, no channel, no await, no allocation.
@@ -60,6 +61,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod drill;
 pub mod driver;
 pub mod limits;
 pub mod listen;

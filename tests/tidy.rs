@@ -18,11 +18,29 @@ const LAYERS: &[(&str, &[&str])] = &[
     // The counters of `observe::metrics` are plain memory: what serve writes there is no IO and no log call.
     ("serve", &["resolve::patience", "upstream", "cache", "wire", "clock", "limits", "observe::metrics"]),
     ("transport", &["upstream::Protocol", "wire", "clock", "limits"]),
+    // Of rooms that do IO it takes plain types and pure functions alone.
+    (
+        "drill",
+        &[
+            "config",
+            "driver::unanswered",
+            "upkeep::probe",
+            "transport::Failure",
+            "observe::metrics",
+            "serve",
+            "resolve",
+            "upstream",
+            "cache",
+            "wire",
+            "clock",
+            "limits",
+        ],
+    ),
     ("config", &["listen", "observe", "serve", "upstream", "cache", "wire", "clock", "limits"]),
 ];
 
 /// Rooms that do no IO: no runtime, no sockets, no files, no clock of the system, no global randomness, no log.
-const PURE: &[&str] = &["wire", "cache", "upstream", "resolve", "serve", "config", "limits"];
+const PURE: &[&str] = &["wire", "cache", "upstream", "resolve", "serve", "config", "limits", "drill"];
 const IMPURE_WORDS: &[&str] = &[
     "tokio::",
     "std::net::UdpSocket",

@@ -6,6 +6,7 @@
 //! permission), 4 no running process could be reached.
 
 mod ask;
+mod drill;
 pub mod render;
 mod start;
 
@@ -110,6 +111,26 @@ enum Command {
         /// The name
         name: Name,
     },
+    /// Rehearse an outage: a scripted bad day in virtual time, under your own configuration
+    ///
+    /// Upstreams are replaced by simulated ones; everything else is as it serves. Ends with 1 where an objective is
+    /// missed. Without a scenario: all that come with the program.
+    Drill {
+        /// A scenario's name, or a file
+        #[arg(value_name = "SCENARIO|FILE", value_hint = ValueHint::FilePath)]
+        what: Option<String>,
+        /// Name the scenarios, and run none
+        #[arg(long)]
+        list: bool,
+        /// The configuration; /etc/evenkeel/evenkeel.toml if it is there, else the built-in defaults
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        config: Option<PathBuf>,
+        #[command(flatten)]
+        sets: Sets,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// The commented default configuration
     DefaultConfig,
     /// Completions for a shell
@@ -198,6 +219,10 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Freeze { span } => ask::freeze(socket.as_deref(), span),
         Command::Thaw => ask::thaw(socket.as_deref()),
         Command::Release { name } => ask::release(socket.as_deref(), &name),
+        Command::Drill { what, list, config, sets, json } => {
+            let source = ConfigSource { file: config, sets: sets.sets };
+            drill::drill(what.as_deref(), &source, drill::Shape { list, json })
+        }
         Command::DefaultConfig => print(&default_text()),
         Command::Completions { shell } => {
             let mut out = Vec::new();
@@ -333,6 +358,10 @@ mod tests {
             ("evenkeel thaw", true),
             ("evenkeel release db.example.org", true),
             ("evenkeel release", false),
+            ("evenkeel drill", true),
+            ("evenkeel drill all-blackhole --config x --set a=b --json", true),
+            ("evenkeel drill --list", true),
+            ("evenkeel drill a b", false),
             ("evenkeel completions bash", true),
             ("evenkeel man serve", true),
             ("evenkeel --version --json", true),

@@ -15,10 +15,10 @@ use toml::de::{DeTable, DeValue, Error};
 use super::mistake::{Mistake, Place, Places};
 
 /// A value and where it stands.
-pub(super) type Value<'i> = Spanned<DeValue<'i>>;
+pub(crate) type Value<'i> = Spanned<DeValue<'i>>;
 
 /// The tables, as far as they could be read, and every mistake of syntax, in their order, one a line.
-pub(super) fn read<'i>(
+pub(crate) fn read<'i>(
     text: &'i str,
     sets: &'i [(String, String)],
     places: &Places<'_>,

@@ -16,7 +16,7 @@ use super::mistake::{Mistake, Places, Warning};
 use crate::limits::Bound;
 
 /// One key that sets something of a `T`.
-pub(super) struct Key<T: 'static> {
+pub(crate) struct Key<T: 'static> {
     pub name: &'static str,
     /// What it is, for operators; each line is a comment of the default file.
     pub doc: &'static str,
@@ -24,7 +24,7 @@ pub(super) struct Key<T: 'static> {
 }
 
 /// What a key's values are, where their bounds and default come from, and where they go.
-pub(super) enum Kind<T: 'static> {
+pub(crate) enum Kind<T: 'static> {
     /// A duration.
     Span(Bound<Duration>, fn(&mut T, Duration)),
     /// A duration in whole seconds.
@@ -42,12 +42,12 @@ pub(super) enum Kind<T: 'static> {
 }
 
 impl<T> Key<T> {
-    pub(super) const fn new(name: &'static str, doc: &'static str, kind: Kind<T>) -> Self {
+    pub(crate) const fn new(name: &'static str, doc: &'static str, kind: Kind<T>) -> Self {
         Self { name, doc, kind }
     }
 
     /// The default as TOML.
-    pub(super) fn default(&self) -> String {
+    pub(crate) fn default(&self) -> String {
         match &self.kind {
             Kind::Span(bound, _) | Kind::Seconds(bound, _) => format!("{:?}", human::show_span(bound.default)),
             Kind::Size(bound, _) => format!("{:?}", human::show_size(bound.default)),
@@ -96,7 +96,7 @@ impl<T> Key<T> {
 }
 
 /// Sets every key of `target` to its default.
-pub(super) fn set_defaults<T>(keys: &[Key<T>], target: &mut T) {
+pub(crate) fn set_defaults<T>(keys: &[Key<T>], target: &mut T) {
     for key in keys {
         let text = key.default();
         let Ok(value) = DeValue::parse(&text) else { continue };
@@ -106,10 +106,10 @@ pub(super) fn set_defaults<T>(keys: &[Key<T>], target: &mut T) {
 }
 
 /// Some keys of a table, and what they set.
-pub(super) struct Part<'t, T: 'static>(pub &'static [Key<T>], pub &'t mut T);
+pub(crate) struct Part<'t, T: 'static>(pub &'static [Key<T>], pub &'t mut T);
 
 /// A [`Part`] of whatever type.
-pub(super) trait Keys {
+pub(crate) trait Keys {
     fn names(&self) -> Vec<&'static str>;
     /// Reads `value` as the key `name`; false where there is no such key.
     fn read(&mut self, name: &str, value: &Value<'_>, reader: &mut Reader<'_>) -> bool;
@@ -128,7 +128,7 @@ impl<T> Keys for Part<'_, T> {
 }
 
 /// Where reading stands: the path of the key at hand, and what was found wrong.
-pub(super) struct Reader<'r> {
+pub(crate) struct Reader<'r> {
     places: &'r Places<'r>,
     env: &'r dyn Fn(&str) -> Option<String>,
     path: Vec<String>,
@@ -137,17 +137,17 @@ pub(super) struct Reader<'r> {
 }
 
 impl<'r> Reader<'r> {
-    pub(super) fn new(places: &'r Places<'r>, env: &'r dyn Fn(&str) -> Option<String>) -> Self {
+    pub(crate) fn new(places: &'r Places<'r>, env: &'r dyn Fn(&str) -> Option<String>) -> Self {
         Self { places, env, path: Vec::new(), mistakes: Vec::new(), warnings: Vec::new() }
     }
 
     /// The path of the key at hand: `groups.default.health.every`.
-    pub(super) fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         self.path.join(".")
     }
 
     /// Reports that the value at `span` is wrong.
-    pub(super) fn wrong(&mut self, span: Range<usize>, what: impl AsRef<str>, hint: Option<&str>) {
+    pub(crate) fn wrong(&mut self, span: Range<usize>, what: impl AsRef<str>, hint: Option<&str>) {
         if self.mistakes.len() >= REPORTED_MAX {
             return;
         }
@@ -156,14 +156,14 @@ impl<'r> Reader<'r> {
         self.mistakes.push(Mistake { place: self.places.of(&span), what, hint: hint.map(str::to_owned) });
     }
 
-    pub(super) fn warn(&mut self, span: Range<usize>, what: String) {
+    pub(crate) fn warn(&mut self, span: Range<usize>, what: String) {
         if self.warnings.len() < REPORTED_MAX {
             self.warnings.push(Warning { place: self.places.of(&span), what });
         }
     }
 
     /// Runs `read` with `name` at the end of the path.
-    pub(super) fn within<R>(&mut self, name: &str, read: impl FnOnce(&mut Self) -> R) -> R {
+    pub(crate) fn within<R>(&mut self, name: &str, read: impl FnOnce(&mut Self) -> R) -> R {
         self.path.push(name.to_owned());
         let result = read(self);
         self.path.pop();
@@ -171,7 +171,7 @@ impl<'r> Reader<'r> {
     }
 
     /// Reads the keys of a table, leaving out `nested` ones. What no part knows is reported, with the nearest name.
-    pub(super) fn table(&mut self, value: &Value<'_>, parts: &mut [&mut dyn Keys], nested: &[&str]) {
+    pub(crate) fn table(&mut self, value: &Value<'_>, parts: &mut [&mut dyn Keys], nested: &[&str]) {
         let Some(table) = value.get_ref().as_table() else {
             return self.type_mismatch(value, "a table");
         };
@@ -189,7 +189,7 @@ impl<'r> Reader<'r> {
     }
 
     /// Reports an unknown key, with the nearest of `names`, or the section that has one of its name.
-    pub(super) fn unknown<'n>(&mut self, span: Range<usize>, key: &str, names: impl Iterator<Item = &'n str>) {
+    pub(crate) fn unknown<'n>(&mut self, span: Range<usize>, key: &str, names: impl Iterator<Item = &'n str>) {
         let hint = nearest(key, names)
             .map(|name| format!("did you mean `{name}`?"))
             .or_else(|| super::keys::section_of(key).map(|section| format!("`{key}` stands in [{section}]")));
@@ -197,7 +197,7 @@ impl<'r> Reader<'r> {
         self.wrong(span, format!("unknown key `{shown}`"), hint.as_deref());
     }
 
-    fn type_mismatch(&mut self, value: &Value<'_>, wanted: &str) {
+    pub(crate) fn type_mismatch(&mut self, value: &Value<'_>, wanted: &str) {
         self.wrong(
             value.span(),
             format!("{wanted} is wanted here, not {}", article(value.get_ref().type_str())),
@@ -208,7 +208,7 @@ impl<'r> Reader<'r> {
     //------------ Values --------------------------------------------------------------------------------------------
 
     /// A string, with what it names of the environment put in.
-    pub(super) fn string(&mut self, value: &Value<'_>) -> Option<String> {
+    pub(crate) fn string(&mut self, value: &Value<'_>) -> Option<String> {
         let Some(text) = value.get_ref().as_str() else {
             self.type_mismatch(value, "a string");
             return None;
@@ -223,7 +223,7 @@ impl<'r> Reader<'r> {
     }
 
     /// The items of a list; one value alone is a list of one.
-    pub(super) fn items<'v, 'i>(&mut self, value: &'v Value<'i>) -> Vec<&'v Value<'i>> {
+    pub(crate) fn items<'v, 'i>(&mut self, value: &'v Value<'i>) -> Vec<&'v Value<'i>> {
         match value.get_ref() {
             DeValue::Array(items) => items.iter().collect(),
             _ => vec![value],
@@ -231,13 +231,13 @@ impl<'r> Reader<'r> {
     }
 
     /// A list of strings, or one alone, each with its span.
-    pub(super) fn strings(&mut self, value: &Value<'_>) -> Vec<(String, Range<usize>)> {
+    pub(crate) fn strings(&mut self, value: &Value<'_>) -> Vec<(String, Range<usize>)> {
         let items = self.items(value);
         items.into_iter().filter_map(|item| Some((self.string(item)?, item.span()))).collect()
     }
 
     /// One of `words`.
-    pub(super) fn word<V: Copy>(&mut self, value: &Value<'_>, words: &[(&str, V)]) -> Option<V> {
+    pub(crate) fn word<V: Copy>(&mut self, value: &Value<'_>, words: &[(&str, V)]) -> Option<V> {
         let text = self.string(value)?;
         if let Some((_, v)) = words.iter().find(|(word, _)| *word == text) {
             return Some(*v);
@@ -247,7 +247,7 @@ impl<'r> Reader<'r> {
         None
     }
 
-    pub(super) fn flag(&mut self, value: &Value<'_>) -> Option<bool> {
+    pub(crate) fn flag(&mut self, value: &Value<'_>) -> Option<bool> {
         let flag = value.get_ref().as_bool();
         if flag.is_none() {
             self.type_mismatch(value, "true or false");
@@ -255,7 +255,7 @@ impl<'r> Reader<'r> {
         flag
     }
 
-    pub(super) fn span(&mut self, value: &Value<'_>, bound: &Bound<Duration>) -> Option<Duration> {
+    pub(crate) fn span(&mut self, value: &Value<'_>, bound: &Bound<Duration>) -> Option<Duration> {
         if value.get_ref().is_integer() || value.get_ref().is_float() {
             self.wrong(value.span(), "a duration has a unit", Some(human::SPAN_HINT));
             return None;
@@ -268,7 +268,7 @@ impl<'r> Reader<'r> {
         self.bounded(value, span, bound, |span| human::show_span(*span))
     }
 
-    pub(super) fn seconds(&mut self, value: &Value<'_>, bound: &Bound<Duration>) -> Option<u32> {
+    pub(crate) fn seconds(&mut self, value: &Value<'_>, bound: &Bound<Duration>) -> Option<u32> {
         let span = self.span(value, bound)?;
         if span.subsec_nanos() != 0 {
             self.wrong(value.span(), "a time to live is in whole seconds", None);
@@ -278,14 +278,14 @@ impl<'r> Reader<'r> {
     }
 
     /// A duration, or `"auto"`, which is `None`.
-    pub(super) fn span_or_auto(&mut self, value: &Value<'_>, bound: &Bound<Duration>) -> Option<Option<Duration>> {
+    pub(crate) fn span_or_auto(&mut self, value: &Value<'_>, bound: &Bound<Duration>) -> Option<Option<Duration>> {
         if value.get_ref().as_str() == Some("auto") {
             return Some(None);
         }
         self.span(value, bound).map(Some)
     }
 
-    pub(super) fn size(&mut self, value: &Value<'_>, bound: &Bound<u64>) -> Option<u64> {
+    pub(crate) fn size(&mut self, value: &Value<'_>, bound: &Bound<u64>) -> Option<u64> {
         let bytes = match value.get_ref() {
             DeValue::Integer(_) => self.integer(value)?,
             _ => {
@@ -300,7 +300,7 @@ impl<'r> Reader<'r> {
         self.bounded(value, bytes, bound, |bytes| human::show_size(*bytes))
     }
 
-    pub(super) fn count(&mut self, value: &Value<'_>, bound: &Bound<u64>) -> Option<u64> {
+    pub(crate) fn count(&mut self, value: &Value<'_>, bound: &Bound<u64>) -> Option<u64> {
         let number = self.integer(value)?;
         self.bounded(value, number, bound, u64::to_string)
     }
@@ -317,7 +317,7 @@ impl<'r> Reader<'r> {
         number
     }
 
-    pub(super) fn share(&mut self, value: &Value<'_>, bound: &Bound<f64>) -> Option<f64> {
+    pub(crate) fn share(&mut self, value: &Value<'_>, bound: &Bound<f64>) -> Option<f64> {
         let number: Option<f64> = match value.get_ref() {
             DeValue::Float(float) => float.as_str().parse().ok(),
             DeValue::Integer(int) if int.radix() == 10 => int.as_str().parse().ok(),
@@ -347,7 +347,7 @@ impl<'r> Reader<'r> {
 }
 
 /// Mistakes, and warnings, that are reported of one configuration.
-pub(super) const REPORTED_MAX: usize = 100;
+pub(crate) const REPORTED_MAX: usize = 100;
 
 /// Characters that are shown of an unknown key.
 const KEY_SHOWN_MAX: usize = 64;
@@ -383,7 +383,7 @@ fn expand<'t>(text: &'t str, env: &dyn Fn(&str) -> Option<String>) -> Result<Cow
 }
 
 /// The name that `key` may have been meant as.
-fn nearest<'n>(key: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+pub(crate) fn nearest<'n>(key: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     if key.len() > KEY_SHOWN_MAX {
         return None;
     }

@@ -79,23 +79,23 @@ impl fmt::Display for Shown<'_> {
 
 /// Turns byte offsets into places. Offsets behind the file's text belong to the sets, one each, in their order.
 #[derive(Debug)]
-pub(super) struct Places<'i> {
+pub(crate) struct Places<'i> {
     text: &'i str,
     sets: Vec<String>,
 }
 
 impl<'i> Places<'i> {
-    pub(super) fn new(text: &'i str, sets: &[(String, String)]) -> Self {
+    pub(crate) fn new(text: &'i str, sets: &[(String, String)]) -> Self {
         Self { text, sets: sets.iter().map(|(key, value)| format!("{key}={value}")).collect() }
     }
 
     /// The span that stands for the whole of set number `index`.
-    pub(super) fn set_span(&self, index: usize) -> Range<usize> {
+    pub(crate) fn set_span(&self, index: usize) -> Range<usize> {
         let at = self.text.len() + 1 + index;
         at..at
     }
 
-    pub(super) fn of(&self, span: &Range<usize>) -> Place {
+    pub(crate) fn of(&self, span: &Range<usize>) -> Place {
         if let Some(set) = span.start.checked_sub(self.text.len() + 1) {
             return self.sets.get(set).map_or(Place::Whole, |set| Place::Set(set.clone()));
         }

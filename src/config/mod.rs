@@ -14,14 +14,14 @@
 //! the commented default file ([`default_text`]) follow from the definitions. `keys.rs` says which keys stand
 //! elsewhere than in RULES.md, and why.
 
-mod document;
+pub(crate) mod document;
 mod group;
 pub mod human;
-mod key;
+pub(crate) mod key;
 mod keys;
 mod known_good;
 mod local;
-mod mistake;
+pub(crate) mod mistake;
 mod text;
 mod upstream;
 

@@ -574,8 +574,8 @@ impl fmt::Display for Event {
             }
             Event::ServerSuspect { group, server } => write!(
                 f,
-                "{group}: {server} says of many names that they are gone, and others still have them: another server is \
-                 asked too"
+                "{group}: {server} says of many names that they are gone, and others still have them: \
+                 another server is asked too"
             ),
             Event::ServerSuspectNoMore { group, server } => {
                 write!(f, "{group}: {server} is not suspected any more")

@@ -1,7 +1,8 @@
 //! Flaps cost more each time.
 //!
 //! Pure. A flap is a tier that was taken again and left again. Each doubles the hold, up to 10 minutes; with quiet the
-//! doublings are forgotten one by one, one for each span of twice the hold in force without a shift.
+//! doublings are forgotten one by one, one for each span of twice the hold in force without a shift, in which the tier
+//! that flapped was fit: what goes on flapping unused is not quiet.
 
 use std::time::Duration;
 
@@ -19,6 +20,12 @@ impl Damp {
     /// A tier that had been taken again was left.
     pub fn on_flap(&mut self, hold: Duration, now: Moment) {
         self.flaps = (self.flaps_at(hold, now) + 1).min(16);
+        self.since = now;
+    }
+
+    /// The tier that flapped is unfit: quiet has not begun.
+    pub fn on_unfit(&mut self, hold: Duration, now: Moment) {
+        self.flaps = self.flaps_at(hold, now);
         self.since = now;
     }
 
@@ -60,6 +67,18 @@ mod tests {
             d.on_flap(HOLD, Moment::from_secs(n));
         }
         assert_eq!(holds, [10, 20, 40, 80, 160, 320, 600, 600]);
+    }
+
+    #[test]
+    fn while_what_flapped_is_unfit_it_is_not_quiet() {
+        let mut d = Damp::default();
+        d.on_flap(HOLD, Moment::ZERO);
+        d.on_unfit(HOLD, Moment::from_secs(39));
+        let at = |s| d.hold(HOLD, Moment::from_secs(s)).as_secs();
+        assert_eq!([at(39), at(78), at(79)], [20, 20, 10]);
+        let mut d = Damp::default();
+        d.on_unfit(HOLD, Moment::from_secs(1));
+        assert_eq!(d.hold(HOLD, Moment::from_secs(1)), HOLD);
     }
 
     #[test]

@@ -79,6 +79,8 @@ pub struct Tiers {
     ramp_from: Option<(usize, Moment)>,
     /// Was the tier in use taken again, so that leaving it is a flap?
     retaken: bool,
+    /// The tier that was taken again and left again last.
+    flapped: usize,
     damp: Damp,
 }
 
@@ -86,7 +88,7 @@ impl Tiers {
     /// Begins with the best tier that has servers.
     pub fn new(fitness: [Fitness; TIERS]) -> Self {
         let in_use = fitness.iter().position(|f| *f != Fitness::Empty).unwrap_or(0);
-        Self { in_use, fit_since: [None; TIERS], ramp_from: None, retaken: false, damp: Damp::default() }
+        Self { in_use, fit_since: [None; TIERS], ramp_from: None, retaken: false, flapped: 0, damp: Damp::default() }
     }
 
     /// The tier in use, from 0.
@@ -108,6 +110,9 @@ impl Tiers {
         (pace, is_frozen): (Pace, bool),
         now: Moment,
     ) -> Option<Shift> {
+        if self.flapped < self.in_use && fitness[self.flapped] != Fitness::Fit {
+            self.damp.on_unfit(pace.hold, now);
+        }
         for (since, fitness) in self.fit_since.iter_mut().zip(fitness) {
             *since = (fitness == Fitness::Fit).then(|| since.unwrap_or(now));
         }
@@ -128,6 +133,7 @@ impl Tiers {
         let to = (from + 1..TIERS).find(|t| fit(*t)).or_else(|| (0..from).find(|t| fit(*t)))?;
         if self.retaken {
             self.damp.on_flap(pace.hold, now);
+            self.flapped = from;
         }
         self.retaken = to < from;
         self.take(to, None);
@@ -195,6 +201,21 @@ mod tests {
         let shift = on(&mut t, [Unfit, Fit, Fit], Moment::from_secs(1));
         assert_eq!(shift, Some(Shift { from: 0, to: 1, why: Why::Unfit }));
         assert_eq!(on(&mut t, [Unfit, Unfit, Fit], Moment::from_secs(1)).unwrap().to, 2);
+    }
+
+    // A drill found it: 20 s of every 40 s silent, and the primary was taken again every other time.
+    #[test]
+    fn a_primary_that_goes_on_flapping_is_taken_again_once_and_then_not_before_it_holds() {
+        let mut t = Tiers::new([Fit; 3]);
+        let mut taken = 0;
+        for second in 0..600 {
+            let primary = if second % 40 < 20 { Unfit } else { Fit };
+            let shift = on(&mut t, [primary, Fit, Fit], Moment::from_secs(second));
+            taken += usize::from(shift.is_some_and(|s| s.to == 0));
+        }
+        assert_eq!(taken, 1);
+        let back = (600..700).find(|s| on(&mut t, [Fit; 3], Moment::from_secs(*s)).is_some());
+        assert!(back.is_some_and(|s| s <= 620), "{back:?}: once it holds it is used again");
     }
 
     #[test]
