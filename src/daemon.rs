@@ -5,9 +5,9 @@
 //! in the way of serving is fatal and said in one line with what to do ([`Fatal`]); what is not (an admin port, the
 //! control socket, a state directory) is a warning and tried again.
 //!
-//! At SIGTERM: ready goes off, answers go on for `listen.drain` and at least until the last snapshot is written (at
-//! most 5 s), sockets are read empty, exit 0. At SIGHUP: the policy is swapped and evidence kept; a bad file is refused
-//! whole, and keys that need a restart are named.
+//! At SIGTERM: ready goes off, answers go on for `listen.drain` and until the last snapshot is written (at most 5 s),
+//! sockets are read empty, exit 0. At SIGHUP: the policy is swapped and evidence kept; a bad file is refused whole, and
+//! keys that need a restart are named.
 //!
 //! A worker or driver that panics ends the process: a supervisor starts a whole one, where half a one would answer
 //! some clients and not others.

@@ -474,7 +474,8 @@ mod tests {
 
     /// INTERFACE "Metrics", without what has no machinery yet.
     const INTERFACE: &str = "queries_total answers_total answer_seconds stale_age_seconds cache_bytes cache_max_bytes \
-        cache_entries cache_evictions_total snapshot_last_success_timestamp_seconds snapshot_entries in_flight in_flight_max upstream_questions_total upstream_failures_total \
+        cache_entries cache_evictions_total snapshot_last_success_timestamp_seconds snapshot_entries in_flight \
+        in_flight_max upstream_questions_total upstream_failures_total \
         upstream_seconds upstream_state tier_in_use tier_shifts_total budget_denied_total bulkhead_rejected_total \
         config_last_reload_successful config_last_reload_success_timestamp_seconds config_fallback \
         guard_names guard_held_total frozen udp_receive_drops_total tcp_connections log_dropped_total canary_success \

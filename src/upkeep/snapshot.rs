@@ -415,8 +415,8 @@ impl Snapshotter {
 
     //------------ Reading -------------------------------------------------------------------------------------------
 
-    /// Reads what an earlier process left, if it may be read. Says what there is to say. Blocks; what takes long goes on
-    /// at a lower priority of the calling thread.
+    /// Reads what an earlier process left, if it may be read. Says what there is to say. Blocks; what takes long goes
+    /// on at a lower priority of the calling thread.
     pub fn read(&self, around: &dyn Around) {
         let began = clock::now();
         let found = if around.settings().snapshot { self.read_file(around) } else { Ok(None) };
