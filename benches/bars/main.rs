@@ -23,6 +23,7 @@ mod neighbours;
 mod restart;
 mod silence;
 mod stand;
+mod vanished;
 mod views;
 
 use std::process::ExitCode;
@@ -61,6 +62,8 @@ const SCENARIOS: &[Scenario] = &[
     ("drip", "2,000/s random names under a dead zone", neighbours::dead_zone_flood),
     ("restart", "killed with -9 in an outage and started again, 2,000 known names", restart::killed_in_an_outage),
     ("restart-large", "started with the snapshot of a million names", restart::a_million_names),
+    ("emptied", "all upstreams empty 50 known names", vanished::emptied),
+    ("vanished", "all upstreams deny 50 known names", vanished::denied),
     ("tenant", "one client asks 500/s over 1,000 failing zones", neighbours::failing_tenant),
 ];
 
