@@ -113,7 +113,8 @@ fn a_picture_fits_80_columns_and_ends_with_the_verdict() {
     assert_eq!(shown.status.code(), Some(0), "{text}");
     assert_eq!(text.lines().last(), Some("passed"));
     assert!(!text.contains('\x1b'), "colour although this is no terminal");
-    for line in text.lines().skip(2) {
+    // A path has the length that it has.
+    for line in text.lines().filter(|l| !l.starts_with('/')) {
         assert!(line.chars().count() <= 80, "{line}");
     }
     let places: Vec<usize> = ["0:15", "begins: primary: silent", "ends: primary: silent", "✓ answered"]
