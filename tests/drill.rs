@@ -1,5 +1,5 @@
-//! Every built-in drill by the program itself: on the default configuration with three upstreams given it passes, or
-//! misses what is written down here; under a configuration that gives something up it fails, and says why.
+//! Every built-in drill by the program itself: on the default configuration with three upstreams given it passes; under
+//! a configuration that gives something up it fails, and says why.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -21,18 +21,13 @@ tertiary = ["192.0.2.3"]
 "#;
 const ONE_TIER: &[&str] = &["groups.default.secondary=[]", "groups.default.tertiary=[]"];
 
-/// Objectives that are missed on [`THREE`], as built in. Doublings of the hold are forgotten as fast as a primary that
-/// flaps every 40 s earns them (`upstream/damp.rs`).
-const MISSED: &[(&str, &str)] = &[("flapping-primary", "tier_shifts_max")];
-
 /// Runs a built-in scenario as it should pass, and, where `sabotage` gives something up, as it must miss `key`.
 fn rehearse(name: &str, config: &str, sabotage: &[&str], key: &str) {
     let place = tempfile::tempdir().unwrap();
     let config = written(place.path(), "evenkeel.toml", config);
     let (exit, report) = json(&config, name, &[]);
-    let missed: Vec<&str> = MISSED.iter().filter(|(scenario, _)| *scenario == name).map(|(_, key)| *key).collect();
-    assert_eq!(misses(&report), missed, "{report:#}");
-    assert_eq!(exit, i32::from(!missed.is_empty()));
+    assert!(misses(&report).is_empty(), "{report:#}");
+    assert_eq!(exit, 0);
     has_its_shape(&report, name);
     if sabotage.is_empty() {
         return;
@@ -61,7 +56,7 @@ macro_rules! rehearsals {
 rehearsals! {
     primary_blackhole: "primary-blackhole", THREE, ONE_TIER, "left_within";
     all_blackhole: "all-blackhole", THREE, &["stale.max_age=0s"], "answered";
-    flapping_primary: "flapping-primary", THREE, &[], "";
+    flapping_primary: "flapping-primary", THREE, &["groups.default.health.damp=false"], "tier_shifts_max";
     gray_primary: "gray-primary", THREE, ONE_TIER, "p99";
     slow_primary: "slow-primary", THREE, &[], "";
     lossy_all: "lossy-all", THREE, ONE_TIER, "p99";
@@ -113,7 +108,8 @@ fn a_picture_fits_80_columns_and_ends_with_the_verdict() {
     assert_eq!(shown.status.code(), Some(0), "{text}");
     assert_eq!(text.lines().last(), Some("passed"));
     assert!(!text.contains('\x1b'), "colour although this is no terminal");
-    for line in text.lines().skip(2) {
+    // A path has the length that it has.
+    for line in text.lines().filter(|l| !l.starts_with('/')) {
         assert!(line.chars().count() <= 80, "{line}");
     }
     let places: Vec<usize> = ["0:15", "begins: primary: silent", "ends: primary: silent", "✓ answered"]

@@ -1,8 +1,8 @@
 //! Drills: scripted bad days in virtual time, played by the real pure core under the user's own configuration.
 //!
 //! Pure; files are read by `cli/drill.rs`. A scenario ([`script`], read by [`reading`]) says who asks, what goes wrong
-//! and what must hold. A [`world`] plays it: [`node`] carries out what the core decides as the driver does, [`servers`]
-//! stand for the upstreams of the configuration ([`stage`]), [`measure`] notes what clients get. [`verdict`] compares
+//! and what must hold. A `world` plays it: `node` carries out what the core decides as the driver does, `servers`
+//! stand for the upstreams of the configuration ([`stage`]), `measure` notes what clients get. `verdict` compares
 //! that with the objectives, [`picture`] and [`report`] show it.
 //!
 //! One file, one configuration: one result, byte for byte.

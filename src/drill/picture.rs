@@ -22,16 +22,10 @@ pub fn whole(report: &Report, colour: bool) -> String {
     let mut out = String::new();
     let p = Pen { colour };
     let _ = writeln!(out, "{}: {}", p.bold(&report.name), report.title);
-    let _ = writeln!(
-        out,
-        "{}, {} in {}; {} of virtual time, {} questions, seed {}\n",
-        report.configuration,
-        counted(report.servers, "server"),
-        counted(report.groups.len(), "group"),
-        human::show_span(report.length),
-        report.questions,
-        report.seed,
-    );
+    let (length, questions) = (human::show_span(report.length), report.questions);
+    let _ = writeln!(out, "{length} of virtual time, {questions} questions, seed {}", report.seed);
+    let (servers, groups) = (counted(report.servers, "server"), counted(report.groups.len(), "group"));
+    let _ = writeln!(out, "{}: {servers} in {groups}\n", report.configuration);
     rows(report, p, &mut out);
     out.push('\n');
     for judged in &report.judged {

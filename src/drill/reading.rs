@@ -1,7 +1,7 @@
 //! From a scenario's file to a checked [`Scenario`].
 //!
 //! Pure; every mistake at once, each with its place and, where that can be said, a hint. The keys are defined as the
-//! configuration's are ([`crate::config::key`]).
+//! configuration's are (`config/key.rs`).
 
 use std::ops::Range;
 use std::time::Duration;

@@ -3,13 +3,14 @@
 //! Pure. A reason has two parts: what was measured (which questions, from when on), and what in the configuration makes
 //! it so where that can be said: one tier alone, stale answers off, a hold that is longer than what was wanted.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use super::measure::{Asked, Got, Tape, Using};
 use super::script::{Objective, Scenario, Want, round};
 use super::servers::Network;
-use super::stage::Stage;
+use super::stage::{Part, Stage};
 use crate::cache::freshness::Patience;
 use crate::config::human;
 
@@ -255,38 +256,58 @@ impl Court<'_> {
     //------------ Why -----------------------------------------------------------------------------------------------
 
     fn why(&self, o: &Objective) -> Vec<String> {
-        let mut why = Vec::new();
-        let bad: Vec<&Asked> = self.asked(o).filter(|a| !a.got.is_answer()).collect();
-        match o.want {
-            Want::Answered(_) | Want::KeepAddresses | Want::RecoveredWithin(_) | Want::Fresh(_) => {
-                why.extend(self.counted(&bad));
-            }
-            Want::Slowest(_) => {
-                let lost = self.asked(o).filter(|a| a.got == Got::Nothing).count();
-                if lost > 0 {
-                    why.push(format!("{lost} questions had no reply"));
-                }
-            }
-            _ => {}
-        }
+        let mut why: Vec<String> = self.measured(o).into_iter().collect();
         for group in 0..self.stage.groups.len() {
             self.why_of_group(o, group, &mut why);
         }
         why
     }
 
-    fn counted(&self, bad: &[&Asked]) -> Option<String> {
-        let (first, last) = (bad.first()?, bad.last()?);
-        let mut kinds = Vec::new();
-        for (i, load) in self.scenario.loads.iter().enumerate() {
-            for got in [Got::Failed, Got::Denied, Got::Nothing] {
-                let n = bad.iter().filter(|a| usize::from(a.load) == i && a.got == got).count();
-                if n > 0 {
-                    kinds.push(format!("{n} of {} {}", load.name, got.word()));
-                }
+    /// What was measured, in a line.
+    fn measured(&self, o: &Objective) -> Option<String> {
+        match o.want {
+            Want::Answered(_) | Want::RecoveredWithin(_) => {
+                self.counted(o, |a| (!a.got.is_answer()).then(|| a.got.word()))
+            }
+            Want::Fresh(_) => self.counted(o, |a| (a.got != Got::Fresh).then(|| a.got.word())),
+            Want::StaleMax(_) => self.counted(o, |a| (a.got == Got::Stale).then(|| a.got.word())),
+            Want::KeepAddresses => self.counted(o, |a| (a.got == Got::Denied).then(|| a.got.word())),
+            Want::P50(w) | Want::P99(w) | Want::Slowest(Some(w)) => self.counted(o, |a| slower(a, w)),
+            Want::Slowest(None) => self.counted(o, |a| slower(a, self.deadline())),
+            Want::UpstreamRatioMax(_) => {
+                let sent: u64 = self.tape.sent(o.from, o.until).iter().map(|n| u64::from(*n)).sum();
+                Some(format!("{sent} questions upstream for {} of clients", self.tape.within(o.from, o.until).len()))
+            }
+            Want::UpstreamPeakMax(_) => {
+                let (second, most) = self.tape.sent(o.from, o.until).iter().enumerate().max_by_key(|(_, n)| **n)?;
+                let at = Duration::from_secs(o.from.as_secs() + second as u64);
+                Some(format!("{most} questions upstream in the second from {}", clock(at)))
+            }
+            Want::LeftWithin(_) | Want::BackWithin(_) => {
+                let tier = |group: usize| self.tape.using(group, o.until).map_or(0, |u| u.tier) + 1;
+                let of = |(group, part): (usize, &Part)| format!("{} used tier {}", part.settings.name, tier(group));
+                let all: Vec<String> = self.stage.groups.iter().enumerate().map(of).collect();
+                Some(format!("at {} {}", clock(o.until), all.join(", ")))
+            }
+            Want::TierShiftsMax(_) => None,
+        }
+    }
+
+    /// The questions of an objective that `word` has a word for, by load and word.
+    fn counted(&self, o: &Objective, word: impl Fn(&Asked) -> Option<&'static str>) -> Option<String> {
+        let mut kinds: BTreeMap<(u16, &str), u64> = BTreeMap::new();
+        let mut span = None;
+        for asked in self.asked(o) {
+            if let Some(word) = word(asked) {
+                *kinds.entry((asked.load, word)).or_default() += 1;
+                span = Some((span.map_or(asked.at, |(first, _)| first), asked.at));
             }
         }
-        Some(format!("{}; from {} to {}", kinds.join(", "), clock(first.at), clock(last.at)))
+        let (first, last) = span?;
+        let name = |load: u16| &self.scenario.loads[usize::from(load)].name;
+        let kinds: Vec<String> =
+            kinds.iter().map(|((load, word), n)| format!("{n} of {} {word}", name(*load))).collect();
+        Some(format!("{}; from {} to {}", kinds.join(", "), clock(first), clock(last)))
     }
 
     fn why_of_group(&self, o: &Objective, group: usize, why: &mut Vec<String>) {
@@ -348,6 +369,14 @@ impl Court<'_> {
             let damped = if settings.health.damp { "" } else { ", and flaps do not lengthen it (health.damp)" };
             why.push(format!("{name} took its first tier again {again} times; health.hold is {hold}{damped}"));
         }
+    }
+}
+
+fn slower(asked: &Asked, than: Duration) -> Option<&'static str> {
+    match asked.got {
+        Got::Nothing => Some(asked.got.word()),
+        _ if asked.took > than => Some("slower"),
+        _ => None,
     }
 }
 
@@ -429,7 +458,17 @@ mod tests {
             ["20 of known SERVFAIL; from 0:10 to 0:29", "the group default has one tier: nothing can take over"]
         );
         let left = judged("left_within = \"5s\"\nfrom = \"10s\"", "", outage, &[]);
-        assert_eq!((left.seen, left.why.len()), (Amount::Never, 1));
+        assert_eq!(left.seen, Amount::Never);
+        assert_eq!(left.why[0], "at 1:00 default used tier 1");
+        for (objective, reason) in [
+            ("p99 = \"40ms\"", "19 of known slower; from 0:41 to 0:59"),
+            ("fresh = 0.99", "20 of known SERVFAIL; from 0:10 to 0:29"),
+            ("upstream_ratio_max = 0.1", "60 questions upstream for 120 of clients"),
+            ("upstream_peak_max = 0\nfrom = \"5s\"", "1 questions upstream in the second from 0:59"),
+            ("tier_shifts_max = 1", "default took its first tier again 1 times; health.hold is 10s"),
+        ] {
+            assert_eq!(judged(objective, TIERED, outage, &[(12, 1), (45, 0)]).why, [reason]);
+        }
         let off = judged("answered = 0.99", &format!("[stale]\nmax_age = \"0s\"\n{TIERED}"), outage, &[]);
         assert!(off.why[1].contains("stale.max_age"), "{:?}", off.why);
     }
