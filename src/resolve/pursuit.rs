@@ -11,9 +11,9 @@
 //!   is asked then. A negative answer of a lower tier never
 //!   stands in place of records that a better tier gave within `max_age`: then the question counts as failed, and the
 //!   records are served.
-//! - What would take the place of a guarded name's last good answer ([`Brief::guarded`]) is doubted: servers of the other
-//!   tiers are asked, one by one, and a good answer of theirs is taken. Where all say the same the last good answer
-//!   goes out and is held ([`Step::Hold`]). So is what a server says that turned against many names at once
+//! - What would take the place of a guarded name's last good answer ([`Brief::guarded`]) is doubted: servers of the
+//!   other tiers are asked, one by one, and a good answer of theirs is taken. Where all say the same the last good
+//!   answer goes out and is held ([`Step::Hold`]). So is what a server says that turned against many names at once
 //!   ([`crate::upstream::turned`]), though there it is taken where others agree.
 //! - In a freeze nothing negative stands in place of a good answer that can still be served.
 //! - A waiter gets the stale answer when its patience is over, when the group goes dark, or when the pursuit fails;
@@ -484,8 +484,8 @@ impl<W> Pursuit<W> {
         }
     }
 
-    /// Until when an attempt on a better tier than `tier`, or on any, is worth waiting for: its try time-out, where it is
-    /// out and its server is not down.
+    /// Until when an attempt on a better tier than `tier`, or on any, is worth waiting for: its try time-out, where it
+    /// is out and its server is not down.
     fn worth_waiting_until(&self, tier: usize, any: bool, group: &Group, now: Moment) -> Moment {
         let better = self.attempts.iter().filter(|a| a.is_out() && !a.is_copy() && (any || a.tier < tier));
         better.filter(|a| group.server(a.server).is_fit()).map(|a| a.try_until).max().unwrap_or(now)
@@ -540,9 +540,9 @@ impl<W> Pursuit<W> {
         guarded
     }
 
-    /// Until when a second opinion on what `tier` said is worth waiting for: now, where there is none to be had. Another
-    /// server is asked, one after the other and of another tier first. Where the budget has nothing left it is asked for
-    /// again, for as long as an attempt would have been waited for.
+    /// Until when a second opinion on what `tier` said is worth waiting for: now, where there is none to be had.
+    /// Another server is asked, one after the other and of another tier first. Where the budget has nothing left it is
+    /// asked for again, for as long as an attempt would have been waited for.
     fn second_opinion_until(&mut self, tier: usize, group: &mut Group, now: Moment) -> Moment {
         let out = self.worth_waiting_until(tier, true, group, now);
         if out > now {

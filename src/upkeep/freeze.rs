@@ -1,7 +1,7 @@
 //! A freeze that outlives the process: one small file in the state directory.
 //!
-//! Not pure. It holds when the freeze began and when it ends by the wall clock. At a start what is left of it is in force
-//! again. A wall clock that has gone back, or that is wrong, makes no freeze longer than it was meant to be.
+//! Not pure. It holds when the freeze began and when it ends by the wall clock. At a start what is left of it is in
+//! force again. A wall clock that has gone back, or that is wrong, makes no freeze longer than it was meant to be.
 
 use std::fs;
 use std::io::{self, Read};

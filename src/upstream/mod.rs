@@ -5,8 +5,8 @@
 //! it judge one thing each and do not know each other, and a [`server`] holds what they know of it: [`breaker`] judges
 //! fast from live questions, [`health`] slowly, [`family`] where a whole address family leads nowhere, [`loops`] who
 //! leads back here, [`zones`] whose fault it is where nobody answers; [`tier`] says which tier is in use, [`damp`]
-//! what flapping costs, [`turned`] whose names vanish while others have them, [`latency`] and [`hedge`] when a second question goes out, [`budget`] what it may cost and
-//! [`clients`] for whom, [`bulkhead`] how much waits at once.
+//! what flapping costs, [`turned`] whose names vanish while others have them, [`latency`] and [`hedge`] when a second
+//! question goes out, [`budget`] what it may cost and [`clients`] for whom, [`bulkhead`] how much waits at once.
 
 pub mod breaker;
 pub mod budget;

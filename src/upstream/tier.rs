@@ -8,7 +8,8 @@
 //! unfit: the tier in use stays the one that is asked first, and every tier is asked in turn, since our own judgement
 //! may be what is broken.
 //!
-//! Invariant, but for a freeze: `in_use` is never worse than the best tier that has been fit for the hold in force and answered then.
+//! Invariant, but for a freeze: `in_use` is never worse than the best tier that has been fit for the hold in force and
+//! answered then.
 
 use std::time::Duration;
 

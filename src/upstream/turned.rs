@@ -1,13 +1,12 @@
 //! Servers that turn against names which they had: one of them with a broken view, or zones torn down on purpose?
 //!
-//! Pure. Where a server says of at least [`NAMES_MIN`] names in [`ZONES_MIN`] zones within [`WINDOW`] that they are gone
-//! or empty, and they were good before, what it says of such names is asked of another server too. Once others still
-//! have half of so many, it is suspected, and a second question goes out for each of its negative answers about names
-//! that were good; the other's records are taken. Where others say the same the zones are gone, and no more is asked
-//! for a while.
+//! Pure. Where a server says of twenty names in three zones within ten seconds that they are gone or empty, and they
+//! were good before, what it says of such names is asked of another server too. Once others still have half of so many,
+//! it is suspected, and a second question goes out for each of its negative answers about names that were good; the
+//! other's records are taken. Where others say the same the zones are gone, and no more is asked for a while.
 //!
-//! A suspicion takes no server out: a zone that is torn down on purpose looks the same at first, and the second question
-//! is all that is needed.
+//! A suspicion takes no server out: a zone that is torn down on purpose looks the same at first, and the second
+//! question is all that is needed.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
