@@ -274,7 +274,8 @@ impl Rules {
         let key = node.cache.key(&q);
         let healings = node.group().healings();
         let off = |e: &Arc<Entry>| e.has_failed(STAMP, healings, asked.at) || e.held(asked.at).is_some();
-        asked.failed_of_late = node.cache.look(key, &q).is_some_and(|e| off(&e));
+        let held = node.cache.look_held(key, &q, STAMP, asked.at);
+        asked.failed_of_late = held.is_some() || node.cache.look(key, &q).is_some_and(|e| off(&e));
         if truth_of(&asked.question) != Truth::Dead {
             self.others_asked.insert(asked.client, asked.at);
         }
