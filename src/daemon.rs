@@ -49,10 +49,11 @@ use crate::observe::log::{self, Log};
 use crate::observe::metrics::Meters;
 use crate::serve::admit::Allowed;
 use crate::upkeep::canary::Canaries;
+use crate::upkeep::freeze::{self, TiersInUse};
 use crate::upkeep::network::{self, Change};
 use crate::upkeep::snapshot::{self, Snapshotter};
 use crate::upkeep::source::{ConfigSource, Loaded, Refused, shown_path, state_directory};
-use crate::upkeep::{freeze, probe, system};
+use crate::upkeep::{probe, system};
 use policy::{InForce, Placed, Surroundings};
 use worker::Worker;
 
@@ -120,13 +121,21 @@ pub(crate) struct Running {
     /// other could come into force.
     reloading: Mutex<()>,
     changing: Mutex<Changing>,
-    frozen: Mutex<Option<Freeze>>,
+    /// Held over a whole change of it, files among it: a freeze that is taken back must not come back.
+    frozen: Mutex<Frozen>,
     ready: Arc<AtomicBool>,
     readings: Mutex<Option<Readings>>,
     connections: Mutex<Option<Connections>>,
     log: Arc<Log>,
     /// None where there is no state directory.
     snapshotter: Option<Arc<Snapshotter>>,
+}
+
+/// The freeze in force, and the tiers that were in use when it was kept last.
+#[derive(Default)]
+struct Frozen {
+    freeze: Option<Freeze>,
+    tiers: TiersInUse,
 }
 
 /// What reloads replace.
@@ -209,7 +218,7 @@ pub fn run(start: Start) -> Result<(), Fatal> {
             remarks,
             last_reload_ok: refused.is_none(),
         }),
-        frozen: Mutex::new(None),
+        frozen: Mutex::default(),
         ready: Arc::new(AtomicBool::new(false)),
         readings: Mutex::new(None),
         connections: Mutex::new(None),
@@ -378,14 +387,19 @@ impl Running {
         }
     }
 
-    /// What an earlier process left of a freeze is in force again.
+    /// What an earlier process left of a freeze is in force again, and the tiers that were in use then.
     fn take_up_freeze(&self) {
         let Some(state) = &self.state else { return };
         let now = clock::now();
         match freeze::kept(state, clock::wall(), now) {
             Ok(None) => {}
-            Ok(Some(freeze)) => {
-                self.put_freeze(Some(freeze));
+            Ok(Some((freeze, tiers))) => {
+                for placed in &self.changing().placed {
+                    if let Some(tier) = tiers.get(&placed.name).and_then(|t| t.checked_sub(1)) {
+                        placed.cell.with(|group| group.resume_tier(tier.into()));
+                    }
+                }
+                self.put_freeze(&mut lock(&self.frozen), Some(freeze));
                 report(Event::Frozen { left: now.until(freeze.until), from_before: true });
             }
             Err(e) => {
@@ -394,13 +408,17 @@ impl Running {
         }
     }
 
-    fn put_freeze(&self, freeze: Option<Freeze>) {
-        let mut frozen = lock(&self.frozen);
-        *frozen = freeze;
+    fn put_freeze(&self, frozen: &mut Frozen, freeze: Option<Freeze>) {
+        frozen.freeze = freeze;
         self.cache.set_freeze(freeze);
         for placed in &self.changing().placed {
             placed.cell.with(|group| group.set_freeze(freeze));
         }
+    }
+
+    fn tiers_in_use(&self) -> TiersInUse {
+        let placed = self.changing().placed.clone();
+        placed.iter().map(|p| (p.name.clone(), p.cell.with(|group| group.tier_in_use() as u8 + 1))).collect()
     }
 
     /// Freezes for so long; one in force is replaced, and counts from its own beginning. Says what is in the way of
@@ -408,32 +426,61 @@ impl Running {
     fn freeze_for(&self, span: Duration) -> Vec<String> {
         let now = clock::now();
         let since = self.cache.freeze(now).map_or(now, |f| f.since);
-        let freeze = Freeze { since, until: now + span };
-        self.put_freeze(Some(freeze));
-        report(Event::Frozen { left: span, from_before: false });
-        let Some(state) = &self.state else {
-            return vec!["there is no state directory: a restart ends the freeze".to_owned()];
+        let kept = {
+            let mut frozen = lock(&self.frozen);
+            self.put_freeze(&mut frozen, Some(Freeze { since, until: now + span }));
+            report(Event::Frozen { left: span, from_before: false });
+            frozen.tiers = self.tiers_in_use();
+            self.keep_freeze(&frozen)
         };
         // What is known now is what the freeze is for. Where it cannot be written that has been reported.
         if let Some(snapshotter) = self.snapshotter.as_ref().filter(|_| self.changing().loaded.config.cache.snapshot)
         {
             let _ = snapshotter.write_now(self);
         }
-        match freeze::keep(state, freeze, clock::wall(), now) {
-            Ok(()) => Vec::new(),
-            Err(e) => vec![format!("{}: {e}: a restart ends the freeze", state.display())],
+        kept.err().into_iter().collect()
+    }
+
+    /// Keeps the freeze in force, and the tiers in use, for the next start.
+    fn keep_freeze(&self, frozen: &Frozen) -> Result<(), String> {
+        let Some(freeze) = frozen.freeze else { return Ok(()) };
+        let Some(state) = &self.state else {
+            return Err("there is no state directory: a restart ends the freeze".to_owned());
+        };
+        freeze::keep(state, freeze, frozen.tiers.clone(), clock::wall(), clock::now())
+            .map_err(|e| format!("{}: {e}: a restart ends the freeze", state.display()))
+    }
+
+    /// Ends the freeze that an operator takes back; false where there is none.
+    fn thaw_now(&self) -> bool {
+        let mut frozen = lock(&self.frozen);
+        let was = frozen.freeze.is_some();
+        if was {
+            self.end_freeze(&mut frozen, true);
+        }
+        was
+    }
+
+    /// Ends a freeze whose time is over, and keeps the tiers of one that goes on.
+    fn look_at_freeze(&self, now: Moment) {
+        let mut frozen = lock(&self.frozen);
+        let Some(freeze) = frozen.freeze else { return };
+        if !freeze.holds(now) {
+            return self.end_freeze(&mut frozen, false);
+        }
+        let tiers = self.tiers_in_use();
+        if tiers != frozen.tiers {
+            frozen.tiers = tiers;
+            if let Err(reason) = self.keep_freeze(&frozen) {
+                report(Event::StateUnavailable { reason });
+            }
         }
     }
 
-    /// Ends a freeze; false where there was none.
-    fn end_freeze(&self, by_command: bool) -> bool {
-        let was = lock(&self.frozen).is_some();
-        if was {
-            self.put_freeze(None);
-            self.state.iter().for_each(|state| freeze::forget(state));
-            report(Event::Thawed { by_command });
-        }
-        was
+    fn end_freeze(&self, frozen: &mut Frozen, by_command: bool) {
+        self.put_freeze(frozen, None);
+        self.state.iter().for_each(|state| freeze::forget(state));
+        report(Event::Thawed { by_command });
     }
 
     /// Begins to read the snapshot of the cache, and then to write one again and again.
@@ -540,9 +587,7 @@ impl Running {
             }
             (last, last_wall) = (now, wall);
 
-            if lock(&self.frozen).is_some_and(|freeze| !freeze.holds(now)) {
-                self.end_freeze(false);
-            }
+            self.look_at_freeze(now);
             let config_now = self.config_seen();
             if watch && config_now != config_seen {
                 let _ = self.reload_now();

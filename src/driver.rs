@@ -15,6 +15,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -42,6 +43,9 @@ use crate::upstream::{Group, GroupSettings, Outlook, Protocol, ServerId};
 use crate::wire::edns::code;
 use crate::wire::query::OwnedQuery;
 use crate::wire::{build, rcode};
+
+/// Who asks this soon after answers were restored may have missed them.
+const OFFERED_OF_LATE: Duration = Duration::from_secs(2);
 
 /// A group and the way to its servers.
 pub struct Cell {
@@ -193,6 +197,8 @@ pub struct Driver {
     /// The cells in force, and those before them: a worker may still hand over what it judged by the policy before.
     cells: RwLock<[HashMap<GroupStamp, Arc<Cell>>; 2]>,
     in_flight_per_client: AtomicU32,
+    /// When restored answers were offered last.
+    offered_at: AtomicU64,
     clients: Mutex<HashMap<ClientKey, u32>>,
 }
 
@@ -207,6 +213,7 @@ impl Driver {
             tally,
             cells: RwLock::default(),
             in_flight_per_client: AtomicU32::new(IN_FLIGHT_PER_CLIENT.default as u32),
+            offered_at: AtomicU64::new(0),
             clients: Mutex::default(),
         }
     }
@@ -227,17 +234,22 @@ impl Driver {
             let [current, _] = &*self.cells.read().unwrap_or_else(PoisonError::into_inner);
             current.values().cloned().collect()
         };
+        self.offered_at.store(clock::now().as_nanos(), Ordering::Relaxed);
+        cells.iter().for_each(|cell| self.offer(cell, None));
+    }
+
+    fn offer(&self, cell: &Cell, one: Option<PursuitId>) {
         let (due_before, now) = (self.cache.due_before(), clock::now());
+        let of = (cell.stamp, cell.with(|g| g.max_age(now)));
         let with_data = |key, q: &Question<'_>| self.cache.look(key, q).filter(|e| e.data().is_some());
         let look = |key, q: &Question<'_>| {
             // What was validated may serve who asks without validation, as at the door.
             let validated = Question { cd: false, ..*q };
             with_data(key, q).or_else(|| q.cd.then(|| with_data(self.cache.key(&validated), &validated)).flatten())
         };
-        for cell in cells {
-            let offered = cell.with_desk(|desk| desk.offer_restored(&look, due_before, now));
-            offered.into_iter().for_each(|id| cell.wake(id));
-        }
+        let guarded = |key, q: &Question<'_>| self.cache.look_protected(key, q, of, now);
+        let offered = cell.with_desk(|desk| desk.offer_restored(one, (&look, &guarded), due_before, now));
+        offered.into_iter().for_each(|id| cell.wake(id));
     }
 
     /// Takes open questions from the workers until the queue's other ends are gone.
@@ -264,12 +276,14 @@ impl Driver {
             return self.refuse(way, opening.stale, code::NOT_READY, now);
         };
         let question = Arc::new(opening.question);
+        let lacks_stale = opening.stale.is_none();
+        let max_age = cell.with(|g| g.max_age(now));
         let request = Request {
             key: opening.key,
             question: question.clone(),
             client: opening.client_hash,
             stale: opening.stale,
-            guarded: self.cache.guards().protected(opening.key, &question.view(), cell.stamp, now),
+            guarded: self.cache.look_protected(opening.key, &question.view(), (cell.stamp, max_age), now),
             ahead: opening.ahead,
             waiter: way.map(|way| Waiter {
                 way,
@@ -289,6 +303,11 @@ impl Driver {
         match opened {
             Opened::Joined(id) => cell.wake(id),
             Opened::Started(id, yielded) => {
+                // A worker may have looked just before it was restored.
+                let offered_at = Moment::from_nanos(self.offered_at.load(Ordering::Relaxed));
+                if lacks_stale && now.since(offered_at) < OFFERED_OF_LATE {
+                    self.offer(&cell, Some(id));
+                }
                 yielded.into_iter().for_each(|other| cell.wake(other));
                 let running = Running { cell, id, key: opening.key, question, nudge };
                 tokio::spawn(self.clone().pursue(Arc::new(running)));

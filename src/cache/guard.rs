@@ -49,7 +49,8 @@ pub fn outweighs(old: &Entry, tier: u8, max_age: Duration, now: Moment) -> bool 
 
 /// Is everything that `old` holds kept from `new` while the cache is frozen?
 pub fn is_frozen_out(old: &Entry, new: &Data, max_age: Duration, now: Moment) -> bool {
-    let good = old.data().filter(|d| d.good && d.group == new.group);
+    // Whichever group gave it: in a freeze the servers of a group are not to be replaced either.
+    let good = old.data().filter(|d| d.good);
     !new.good && good.is_some_and(|d| d.standing(max_age, Moment::ZERO, now) != Standing::Gone)
 }
 

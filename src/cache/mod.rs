@@ -94,7 +94,7 @@ impl Cache {
         let _alone = self.alone_with(key);
         let old = self.look(key, question);
         if let Some(new) = entry.data().filter(|d| !d.good)
-            && self.guards.protected(key, question, new.group, now).is_some()
+            && self.guards.protected(key, question, (new.group, max_age), now).is_some()
         {
             return false;
         }
@@ -146,22 +146,26 @@ impl Cache {
     /// Puts back what an earlier process kept of a guarded question, and its last good answer where it can be served.
     pub fn restore_guarded(&self, key: Key, question: &Question<'_>, known: Known, max_age: Duration, now: Moment) {
         let entry = known.entry.clone();
-        if !self.guards.restore(key, known) {
+        let _alone = self.alone_with(key);
+        let old = self.look(key, question);
+        if !self.guards.restore(key, known, now) {
+            return;
+        }
+        // A good answer that came since the start is newer: the name is well.
+        let stored = |e: &Entry| e.data().map(|d| d.stored);
+        if old.as_ref().is_some_and(|old| old.data().is_some_and(|d| d.good) && stored(old) > stored(&entry)) {
             return;
         }
         let stands = entry.data().is_some_and(|d| d.standing(max_age, Moment::ZERO, now) != Standing::Gone);
-        if stands || entry.held(now).is_some() {
-            let _alone = self.alone_with(key);
-            // A copy of it may be there already, which does not know that it is held.
-            let stored = |e: &Arc<Entry>| e.data().map(|d| d.stored);
-            let old = self.look(key, question).filter(|old| stored(old) <= stored(&entry));
+        // What may not take its place may not have come before it either, nor a copy that does not know of its hold.
+        let group = entry.data().map_or(GroupStamp(0), |d| d.group);
+        let protected = || self.guards.protected(key, question, (group, max_age), now).is_some();
+        if entry.held(now).is_some() || stands && (old.is_none() || protected()) {
             if let Some(old) = &old {
                 entry.inherit_failure(old);
             }
-            if old.is_some() || self.look(key, question).is_none() {
-                self.store.put(key, entry);
-                old.iter().for_each(|old| old.let_go());
-            }
+            self.store.put(key, entry);
+            old.iter().for_each(|old| old.let_go());
         }
     }
 
@@ -211,9 +215,32 @@ impl Cache {
         &self.guards
     }
 
-    /// The entry of a question that a guard holds although the cache has lost it.
+    /// The entry of a question that a guard holds, whatever the cache has of it.
     pub fn look_held(&self, key: Key, question: &Question<'_>, group: GroupStamp, now: Moment) -> Option<Arc<Entry>> {
-        self.guards.held(key, question, group, now).filter(|e| e.held(now).is_some())
+        let held = |key, q: &Question<'_>| self.guards.held(key, q, group, now).filter(|e| e.held(now).is_some());
+        held(key, question).or_else(|| self.of_validated(question, held))
+    }
+
+    /// The last good answer of a question, where a guard protects it. See [`Guards::protected`].
+    pub fn look_protected(
+        &self,
+        key: Key,
+        question: &Question<'_>,
+        of: (GroupStamp, Duration),
+        now: Moment,
+    ) -> Option<Arc<Entry>> {
+        let protected = |key, q: &Question<'_>| self.guards.protected(key, q, of, now);
+        protected(key, question).or_else(|| self.of_validated(question, protected))
+    }
+
+    /// What was validated may serve who asks without validation.
+    fn of_validated<T>(
+        &self,
+        question: &Question<'_>,
+        look: impl FnOnce(Key, &Question<'_>) -> Option<T>,
+    ) -> Option<T> {
+        let validated = Question { cd: false, ..*question };
+        question.cd.then(|| look(self.key(&validated), &validated)).flatten()
     }
 
     /// Begins a freeze, or ends it.

@@ -259,7 +259,7 @@ impl Controlled for Running {
     }
 
     fn thaw(&self) -> bool {
-        self.end_freeze(true)
+        self.thaw_now()
     }
 
     fn release(&self, name: &Name) -> u64 {

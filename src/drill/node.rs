@@ -223,7 +223,8 @@ impl World<'_> {
         }
         let (key, question) = (opening.key, Arc::new(opening.question));
         let (client, stale) = (opening.client_hash, opening.stale);
-        let guarded = self.node.cache.guards().protected(key, &question.view(), opening.group, now);
+        let of = (opening.group, self.node.group(group).max_age(now));
+        let guarded = self.node.cache.look_protected(key, &question.view(), of, now);
         let ahead = opening.ahead;
         let request = Request { key, question: question.clone(), client, stale, guarded, ahead, waiter };
         match self.with_desk(group, |desk| desk.open(request, now)) {

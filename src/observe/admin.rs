@@ -39,7 +39,7 @@ use tokio::time::{sleep, timeout};
 use super::event::{Event, report};
 use super::liveness::Liveness;
 use super::metrics::Meters;
-use super::status::{Gather, page};
+use super::status::{Gather, Snapshot, page};
 use crate::limits::{ACCEPT_PAUSE, ADMIN_CONNECTIONS_MAX};
 
 /// A request's header must have come within this.
@@ -134,7 +134,7 @@ async fn respond<B>(request: &Request<B>, admin: &Admin) -> Response<Full<Bytes>
     }
     match request.uri().path() {
         "/" => {
-            let mut response = with(StatusCode::OK, "text/html; charset=utf-8", page(&admin.gather.gather()));
+            let mut response = with(StatusCode::OK, "text/html; charset=utf-8", page(&without_names(&*admin.gather)));
             let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'");
             response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
             response
@@ -143,7 +143,7 @@ async fn respond<B>(request: &Request<B>, admin: &Admin) -> Response<Full<Bytes>
             let text = admin.meters.render(&admin.gather.gather());
             with(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
         }
-        "/status" => match serde_json::to_string_pretty(&admin.gather.gather()) {
+        "/status" => match serde_json::to_string_pretty(&without_names(&*admin.gather)) {
             Ok(text) => with(StatusCode::OK, "application/json", text + "\n"),
             Err(e) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{e}\n")),
         },
@@ -155,6 +155,15 @@ async fn respond<B>(request: &Request<B>, admin: &Admin) -> Response<Full<Bytes>
         "/readyz" => plain(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         _ => plain(StatusCode::NOT_FOUND, "/ /metrics /status /healthz /readyz\n"),
     }
+}
+
+/// How things stand, for whoever may look: not which names are held, since clients asked for them.
+fn without_names(gather: &dyn Gather) -> Snapshot {
+    let mut snapshot = gather.gather();
+    snapshot.guard.held.clear();
+    // Of a guard's name the control socket and the log tell.
+    snapshot.events.retain(|event| !event.event.starts_with("guard_"));
+    snapshot
 }
 
 fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {

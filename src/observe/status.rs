@@ -185,7 +185,7 @@ pub struct GuardStatus {
     pub names_held: u64,
     /// Holds that began since the start.
     pub held_total: u64,
-    /// The holds, the oldest first, at most a hundred.
+    /// The holds, the oldest first, at most a hundred; none over HTTP.
     pub held: Vec<HoldStatus>,
 }
 
@@ -270,12 +270,11 @@ pub fn page(s: &Snapshot) -> String {
         let _ = write!(body, "<p class=w>frozen for {left} more: nothing good is given up</p>");
     }
     if s.guard.names_held > 0 {
-        let _ = write!(body, "<p class=w>{} names are held at their last known good answers:", s.guard.names_held);
-        for hold in &s.guard.held {
-            let left = Span(std::time::Duration::from_secs(hold.left_seconds));
-            let _ = write!(body, "<br>{}, for {left} more", Html(&hold.name));
-        }
-        body += "</p>";
+        let _ = write!(
+            body,
+            "<p class=w>{} names are held at their last known good answers; <code>evenkeel status</code> names them</p>",
+            s.guard.names_held
+        );
     }
     body += "<h2>Listening</h2><ul>";
     for l in &s.listen {

@@ -37,6 +37,9 @@ use crate::upstream::bulkhead::{Bound, Permit};
 use crate::upstream::{ClientHash, Group, ZoneHash};
 use crate::wire::edns::code;
 
+/// Finds an entry by its question.
+pub type Look<'l> = &'l dyn Fn(Key, &Question<'_>) -> Option<Arc<Entry>>;
+
 /// How long it is not looked again for a hopeless question where none was.
 const BARREN_FOR: Duration = Duration::from_millis(5);
 
@@ -185,18 +188,24 @@ impl<W> Desk<W> {
         Opened::Started(id, yielded)
     }
 
-    /// Answers of an earlier process were restored: whoever has nothing to give is offered what `look` finds. Gives
-    /// those that have steps to take.
+    /// Answers of an earlier process were restored: whoever has nothing to give is offered what `look` finds, and is
+    /// told of what `guarded` protects; `one` alone, where it is given. Gives those that have steps to take.
     pub fn offer_restored(
         &mut self,
-        look: &dyn Fn(Key, &Question<'_>) -> Option<Arc<Entry>>,
+        one: Option<PursuitId>,
+        (look, guarded): (Look<'_>, Look<'_>),
         due_before: Moment,
         now: Moment,
     ) -> Vec<PursuitId> {
         let (belief, patience) = (self.group.belief(), self.group.patience());
-        let max_age = self.group.settings().stale.max_age;
+        let max_age = self.group.max_age(now);
         let mut offered = Vec::new();
-        for (id, place) in self.places.iter_mut().filter(|(_, p)| p.pursuit.lacks_stale()) {
+        let (first, last) = one.map_or((PursuitId(0), PursuitId(u64::MAX)), |id| (id, id));
+        for (id, place) in self.places.range_mut(first..=last) {
+            place.pursuit.offer_guarded(|question| guarded(place.key, question));
+            if !place.pursuit.lacks_stale() {
+                continue;
+            }
             let Some(entry) = look(place.key, &place.pursuit.question()) else { continue };
             let Some(data) = entry.data().filter(|d| d.group == self.stamp || !d.kind.is_negative()) else {
                 continue;

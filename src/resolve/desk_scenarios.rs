@@ -626,7 +626,8 @@ impl World {
         let data = Data::new(Packed::of_a_minute(kind), 0, GroupStamp(group), self.now - age);
         let entry = Arc::new(Entry::with_data(&question, data));
         let look = |_, asked: &Question<'_>| (asked.name == name).then(|| entry.clone());
-        let offered = self.desk.offer_restored(&look, Moment::ZERO, self.now);
+        let nothing = |_, _: &Question<'_>| None;
+        let offered = self.desk.offer_restored(None, (&look, &nothing), Moment::ZERO, self.now);
         offered.iter().for_each(|id| self.step(*id));
         !offered.is_empty()
     }

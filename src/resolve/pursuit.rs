@@ -7,7 +7,7 @@
 //! - One server is asked; when it is overdue or has failed, another is, while budget and attempts last. A server that
 //!   was asked before is asked again only when several times its hedge delay have passed. All stay listened to.
 //! - A positive answer of any tier settles. A negative one settles unless a better tier's attempt is still worth
-//!   waiting for: then it is held, at most to that attempt's try time-out. A better tier that is fit and was not asked
+//!   waiting for: then it is pending, at most to that attempt's try time-out. A better tier that is fit and was not asked
 //!   is asked then. A negative answer of a lower tier never
 //!   stands in place of records that a better tier gave within `max_age`: then the question counts as failed, and the
 //!   records are served.
@@ -118,9 +118,9 @@ pub struct Waiter<W> {
     pub stale_at: Moment,
 }
 
-/// A negative answer that is held.
+/// A negative answer that waits for what other servers say.
 #[derive(Clone, Debug)]
-struct Held {
+struct Pending {
     entry: Arc<Entry>,
     /// None where another pursuit of the question got it.
     from: Option<ServerId>,
@@ -159,8 +159,7 @@ pub struct Pursuit<W> {
     waiters: Vec<Waiter<W>>,
     attempts: Vec<Attempt>,
     asked: Vec<u8>,
-    /// A lower tier's negative answer that waits for better tiers.
-    held: Option<Held>,
+    pending: Option<Pending>,
     /// The tier whose answer was taken.
     settled: Option<usize>,
     /// The server whose answer was taken first, and how long it took.
@@ -197,7 +196,7 @@ impl<W> Pursuit<W> {
             waiters: Vec::new(),
             attempts: Vec::new(),
             asked: vec![0; group.servers().len()],
-            held: None,
+            pending: None,
             settled: None,
             settled_by: None,
             broken: false,
@@ -232,7 +231,7 @@ impl<W> Pursuit<W> {
     /// Has nobody answered for `after_min`, although a server was given its time?
     pub fn is_hopeless(&self, after_min: Duration, now: Moment) -> bool {
         self.is_open()
-            && self.held.is_none()
+            && self.pending.is_none()
             && now.since(self.started) >= after_min
             && self.attempts.iter().any(|a| !a.is_copy() && (a.overdue || !a.is_out()))
     }
@@ -247,9 +246,9 @@ impl<W> Pursuit<W> {
             // Its own servers will say the same, or better.
         } else if !other_view {
             self.settle(entry.clone(), None, false, group, now);
-        } else if self.held.is_none() {
+        } else if self.pending.is_none() {
             let until = self.worth_waiting_until(tier, false, group, now);
-            self.held = Some(Held { entry: entry.clone(), from: None, storable: false, until, doubted: false });
+            self.pending = Some(Pending { entry: entry.clone(), from: None, storable: false, until, doubted: false });
         }
     }
 
@@ -281,6 +280,13 @@ impl<W> Pursuit<W> {
         let stale_at = self.started + wait;
         self.waiters.iter_mut().for_each(|w| w.stale_at = w.stale_at.min(stale_at));
         self.brief.stale = Some(entry);
+    }
+
+    /// The last good answer that a guard protects, where nothing was known of it so far.
+    pub fn offer_guarded(&mut self, look: impl FnOnce(&Question<'_>) -> Option<Arc<Entry>>) {
+        if self.is_open() && self.brief.guarded.is_none() {
+            self.brief.guarded = look(&self.brief.question.view());
+        }
     }
 
     /// A client joins. The pursuit lasts as long as its last waiter's deadline, and at most twice the group's.
@@ -451,15 +457,16 @@ impl<W> Pursuit<W> {
                     false => self.worth_waiting_until(tier, false, group, now),
                 };
                 // What the better tier said stands for all.
-                let first = self.held.take().filter(|h| h.entry.data().is_some_and(|d| usize::from(d.tier) <= tier));
-                let mut held = first.unwrap_or(Held { entry, from, storable, until, doubted });
+                let first =
+                    self.pending.take().filter(|h| h.entry.data().is_some_and(|d| usize::from(d.tier) <= tier));
+                let mut pending = first.unwrap_or(Pending { entry, from, storable, until, doubted });
                 if doubted {
-                    (held.until, held.doubted) = (until, true);
+                    (pending.until, pending.doubted) = (until, true);
                 }
                 if now < until {
-                    self.held = Some(held);
+                    self.pending = Some(pending);
                 } else {
-                    self.settle_negative(held.entry, held.from, held.storable, group, now);
+                    self.settle_negative(pending.entry, pending.from, pending.storable, group, now);
                 }
             }
             None => match good {
@@ -512,10 +519,15 @@ impl<W> Pursuit<W> {
         self.brief.guarded.clone().or_else(|| self.known_good(group, now).filter(|_| group.is_frozen(now)))
     }
 
-    /// A good answer of this group that can be served stale.
+    /// A good answer that can be served stale.
     fn known_good(&self, group: &Group, now: Moment) -> Option<Arc<Entry>> {
-        let ours = |e: &Entry| e.data().is_some_and(|d| d.good && d.group == self.brief.group);
-        self.servable(group, now).filter(|e| ours(e))
+        self.servable(group, now).filter(|e| e.data().is_some_and(|d| d.good))
+    }
+
+    /// A good answer of this group that can be served stale.
+    fn knows_good(&self, group: &Group, now: Moment) -> bool {
+        let stamp = self.brief.group;
+        self.known_good(group, now).is_some_and(|e| e.data().is_some_and(|d| d.group == stamp))
     }
 
     /// Is another server to be asked before this answer is taken? Tells the group of the names that a server turns
@@ -530,7 +542,7 @@ impl<W> Pursuit<W> {
             return false;
         }
         let guarded = self.brief.guarded.is_some();
-        if self.turned.is_none() && self.known_good(group, now).is_some() {
+        if self.turned.is_none() && self.knows_good(group, now) {
             group.on_turned(server, self.brief.question.view().name, now);
             if group.wants_second_opinion(server, now) {
                 self.turned = Some((server, false));
@@ -548,9 +560,19 @@ impl<W> Pursuit<W> {
         if out > now {
             return out;
         }
-        // For a name that is not guarded one other server is enough.
-        let enough = self.brief.guarded.is_none() && self.attempts.iter().filter(|a| !a.is_copy()).count() > 1;
-        let Some(server) = group.another(&self.asked, tier, now).filter(|_| !enough) else { return now };
+        // For a name that is not guarded, or is held already, one other server is enough.
+        let is_held = self.brief.guarded.as_ref().is_some_and(|e| e.held(now).is_some());
+        let once = self.brief.guarded.is_none() || is_held;
+        let enough = once && self.attempts.iter().filter(|a| !a.is_copy()).count() > 1;
+        let Some(server) = group.another(&self.asked, tier, is_held, now).filter(|_| !enough) else { return now };
+        if is_held {
+            // All that is held is asked again and again: half of the budget is left to those who wait.
+            if !group.allows_spare_second(now) {
+                return now;
+            }
+            self.send(server, AskKind::Retry, group, now);
+            return self.worth_waiting_until(tier, true, group, now);
+        }
         if now >= self.denied_until {
             if group.allows_second(self.brief.client, self.denied_until == Moment::ZERO, now) {
                 self.send(server, AskKind::Retry, group, now);
@@ -568,7 +590,7 @@ impl<W> Pursuit<W> {
             return self.fail(Some(code::STALE), [].into(), true, group, now);
         }
         self.failed = true;
-        self.held = None;
+        self.pending = None;
         self.steps.push_back(Step::Hold);
         self.reply_to_all(Answer::Stale(good));
     }
@@ -595,7 +617,7 @@ impl<W> Pursuit<W> {
     }
 
     fn settle(&mut self, entry: Arc<Entry>, from: Option<ServerId>, storable: bool, group: &mut Group, now: Moment) {
-        self.held = None;
+        self.pending = None;
         self.settled = entry.data().map(|d| usize::from(d.tier));
         // The attempt that was answered is the one of that server which took so long.
         self.settled_by = from.map(|server| (server, self.took_of(server)));
@@ -629,7 +651,7 @@ impl<W> Pursuit<W> {
         if remember && !self.broken {
             self.tell_unanswered(group, now);
         }
-        self.held = None;
+        self.pending = None;
         if remember && !self.truncated {
             self.steps.push_back(Step::Remember(Failed { ede, kept_edes: kept_edes.clone() }));
         }
@@ -684,7 +706,7 @@ impl<W> Pursuit<W> {
         if self.is_open() && now.since(self.started) >= ZONE_FAILED_AFTER {
             self.tell_unanswered(group, now);
         }
-        self.end_hold(group, now);
+        self.end_wait(group, now);
         self.answer_the_impatient(group, now);
         if self.is_open() {
             if self.gives_way {
@@ -725,21 +747,21 @@ impl<W> Pursuit<W> {
         }
     }
 
-    fn end_hold(&mut self, group: &mut Group, now: Moment) {
-        let Some(Held { entry, from, storable, until, doubted }) = self.held.clone() else { return };
+    fn end_wait(&mut self, group: &mut Group, now: Moment) {
+        let Some(Pending { entry, from, storable, until, doubted }) = self.pending.clone() else { return };
         let tier = entry.data().map_or(0, |d| usize::from(d.tier));
-        // What is held is better than SERVFAIL: at a deadline it goes out.
+        // What is pending is better than SERVFAIL: at a deadline it goes out.
         let late = now >= self.ends || self.waiters.iter().any(|w| now >= w.deadline);
         let until = match doubted {
             true if !late => self.second_opinion_until(tier, group, now),
             true => now,
             false => until.min(self.worth_waiting_until(tier, false, group, now)),
         };
-        if let Some(held) = self.held.as_mut().filter(|_| doubted) {
-            held.until = until;
+        if let Some(pending) = self.pending.as_mut().filter(|_| doubted) {
+            pending.until = until;
         }
         if late || until <= now {
-            self.held = None;
+            self.pending = None;
             self.settle_negative(entry, from, storable, group, now);
         }
     }
@@ -902,11 +924,11 @@ impl<W> Pursuit<W> {
         if self.is_open() {
             let waiters = self.waiters.iter().flat_map(|w| [w.stale_at, w.deadline]);
             let attempts = out().flat_map(|a| [a.hedge_at, a.again_at, a.try_until]);
-            let held = self.held.iter().map(|h| h.until);
+            let pending = self.pending.iter().map(|p| p.until);
             let denied = Some(self.denied_until).filter(|_| self.denied_until > now);
             let zone = [self.started + ZONE_FAILED_AFTER, self.started + FAILING_ZONE_DEADLINE];
             // What is past already was acted on in this call.
-            for at in waiters.chain(attempts).chain(held).chain(denied).chain(zone).chain([self.ends]) {
+            for at in waiters.chain(attempts).chain(pending).chain(denied).chain(zone).chain([self.ends]) {
                 if at > now {
                     wake = wake.min(at);
                 }

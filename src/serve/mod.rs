@@ -300,9 +300,11 @@ impl Door {
         let Asking { query, question, key, manner, now, .. } = *asking;
         let due_before = cache.due_before();
         let settings = cache.in_force(group.stale, now);
-        let entry = entry.or_else(|| cache.look_held(key, &question, group.stamp, now));
-        if let Some((entry, data)) = entry.as_ref().and_then(|e| Some((e, e.held(now)?)))
-            && data.group == group.stamp
+        // Whatever else is remembered of it, a failure say: what is held is given.
+        let is_held = |e: &Entry| e.held(now).is_some_and(|d| d.group == group.stamp);
+        let held = entry.as_ref().filter(|e| is_held(e)).cloned();
+        if let Some(entry) = held.or_else(|| cache.look_held(key, &question, group.stamp, now))
+            && let Some(data) = entry.data()
         {
             let standing = data.standing(settings.max_age, due_before, now);
             let (n, past) = reply::stale(&query, (data, true), standing, &settings, manner, now, out);
@@ -310,7 +312,7 @@ impl Door {
             if !entry.claim_asking(spread(GUARD_ASK_EVERY, key), now) {
                 return Path::Done(n, Source::Stale);
             }
-            let opening = asking.open(admit, group, settings, Some(entry.clone()), Moment::NEVER);
+            let opening = asking.open(admit, group, settings, Some(entry), Moment::NEVER);
             return Path::DoneAndAgain(n, Source::Stale, opening);
         }
         let healings = group.outlook.healings();

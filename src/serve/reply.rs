@@ -63,7 +63,8 @@ pub fn stale(
         _ if held => HELD,
         _ => STALE,
     };
-    let shape = Shape { limit: manner.limit, ad: true, ede: Some(ede), turn: manner.turn };
+    // What the servers deny now is not vouched for by what they said before.
+    let shape = Shape { limit: manner.limit, ad: !held, ede: Some(ede), turn: manner.turn };
     (patch::answer(query, &data.stored(), Ageing::Stale { ttl: settings.reply_ttl }, shape, out), past)
 }
 

@@ -8,8 +8,9 @@ use super::admit::{AdmitSettings, Allowed, OwnNetworks};
 use super::local::LocalSettings;
 use super::*;
 use crate::cache::entry::{Failure, Kind, Packed};
+use crate::cache::guard::GuardSettings;
 use crate::cache::key::Keys;
-use crate::cache::store::MapStore;
+use crate::cache::store::{MapStore, Store};
 use crate::observe::metrics::Meters;
 use crate::upstream::{Group, GroupSettings, ServerId, ServerSettings};
 use crate::wire::{Name, edns, flag, reply};
@@ -137,6 +138,36 @@ fn a_failure_to_ask_ahead_leaves_the_answer_fresh() {
 
 //------------ Whose answer ------------------------------------------------------------------------------------------
 
+// A review found it: upstreams that deny and then fall silent took a held name away.
+#[test]
+fn what_a_guard_holds_is_given_whatever_the_cache_has_of_it() {
+    let world = World::healthy();
+    let guard = |names: &[&str]| {
+        let names = names.iter().map(|n| n.parse().unwrap()).collect();
+        world.cache.guards().set(&[GuardSettings {
+            names,
+            hold: Duration::from_secs(3600),
+            min_good: Duration::ZERO,
+        }]);
+    };
+    guard(&["www.example"]);
+    world.know(Kind::Positive, Bits::NONE, STAMP);
+    let question = Question { name: NAME, qtype: 1, dnssec_ok: false, cd: false };
+    world.cache.guards().hold(world.cache.key(&question), &question, at(61));
+    assert_eq!(world.ask(62, &Ask::default()), "NOERROR 1 ttl 30 ede 3, open");
+    assert_eq!(world.ask(63, &Ask::default()), "NOERROR 1 ttl 30 ede 3", "it is asked every half minute");
+    world.fail_until(Bits::NONE, 1000);
+    assert_eq!(world.ask(100, &Ask::default()), "NOERROR 1 ttl 30 ede 3, open");
+    let lost = |e: &Entry| e.name() == NAME;
+    world.store.remove_if(&lost);
+    world.fail_until(Bits::NONE, 1000);
+    assert_eq!(world.ask(140, &Ask::default()), "NOERROR 1 ttl 30 ede 3, open", "a failure alone is in the cache");
+    let unchecked = Ask { cd: true, ..Ask::default() };
+    assert_eq!(world.ask(141, &unchecked), "NOERROR 1 ttl 30 ede 3");
+    guard(&[]);
+    assert_eq!(world.ask(142, &Ask::default()), "SERVFAIL 0 ede 13 22");
+}
+
 #[test]
 fn of_another_groups_answers_the_negative_are_void_and_the_positive_expired() {
     for (kind, want) in [(Kind::Positive, "open, stale after 150 ms"), (Kind::NxDomain, "open")] {
@@ -260,6 +291,7 @@ impl Default for Ask {
 
 struct World {
     cache: Arc<Cache>,
+    store: Arc<MapStore>,
     policy: Arc<Policy>,
 }
 
@@ -306,8 +338,9 @@ impl World {
             rotate: true,
             refresh_ahead: true,
         };
-        let cache = Cache::new(Arc::new(MapStore::default()), Keys::new([1; 16]));
-        Self { cache: Arc::new(cache), policy: Arc::new(policy) }
+        let store = Arc::new(MapStore::default());
+        let cache = Cache::new(store.clone(), Keys::new([1; 16]));
+        Self { cache: Arc::new(cache), store, policy: Arc::new(policy) }
     }
 
     fn know(&self, kind: Kind, bits: Bits, group: GroupStamp) {

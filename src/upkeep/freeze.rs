@@ -3,6 +3,7 @@
 //! Not pure. It holds when the freeze began and when it ends by the wall clock. At a start what is left of it is in
 //! force again. A wall clock that has gone back, or that is wrong, makes no freeze longer than it was meant to be.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
@@ -16,44 +17,53 @@ use crate::clock::{Moment, WallTime};
 use crate::limits;
 
 const FILE: &str = "freeze.json";
-const FILE_BYTES_MAX: u64 = 1024;
+/// Of 256 groups, each with a name of 64 bytes, and more.
+const FILE_BYTES_MAX: u64 = 1 << 16;
 
 /// A freeze as it is kept: seconds since 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Kept {
     since_unix: i64,
     until_unix: i64,
+    /// The tier in use of each group, from 1.
+    #[serde(default)]
+    tiers: TiersInUse,
 }
+
+/// The tier in use of each group by its name, from 1.
+pub type TiersInUse = BTreeMap<String, u8>;
 
 impl Kept {
     /// What is left of it.
-    fn left(self, wall: WallTime, now: Moment) -> Option<Freeze> {
+    fn left(&self, wall: WallTime, now: Moment) -> Option<Freeze> {
         let span = |from: i64, to: i64| Duration::from_secs(u64::try_from(to.saturating_sub(from)).unwrap_or(0));
-        let whole = span(self.since_unix, self.until_unix).min(limits::FREEZE.max);
-        let left = span(wall.0, self.until_unix).min(whole);
-        (!left.is_zero()).then(|| Freeze { since: now - (whole - left), until: now + left })
+        let whole = span(self.since_unix, self.until_unix);
+        let left = span(wall.0, self.until_unix).min(whole).min(limits::FREEZE.max);
+        (!left.is_zero()).then(|| Freeze { since: now - span(self.since_unix, wall.0), until: now + left })
     }
 }
 
-/// Keeps a freeze over a restart.
+/// Keeps a freeze, and the tiers that are in use, over a restart.
 ///
 /// # Errors
 ///
-/// What the system says.
-pub fn keep(directory: &Path, freeze: Freeze, wall: WallTime, now: Moment) -> io::Result<()> {
+/// What the system says, or why the file could not be used at the next start.
+pub fn keep(directory: &Path, freeze: Freeze, tiers: TiersInUse, wall: WallTime, now: Moment) -> io::Result<()> {
     let kept = Kept {
         since_unix: wall.0.saturating_sub_unsigned(now.since(freeze.since).as_secs()),
         until_unix: wall.0.saturating_add_unsigned(now.until(freeze.until).as_secs()),
+        tiers,
     };
-    state::replace(directory, FILE, &serde_json::to_vec(&kept)?)
+    state::replace(directory, FILE, &serde_json::to_vec(&kept)?)?;
+    state::open(directory, FILE).map(drop)
 }
 
-/// What is left of a freeze that was kept. A file that says nothing that can be understood is taken away.
+/// What is left of a freeze that was kept, and the tiers that were in use. A file that says nothing that can be understood is taken away.
 ///
 /// # Errors
 ///
 /// Why the file that is there cannot be used.
-pub fn kept(directory: &Path, wall: WallTime, now: Moment) -> io::Result<Option<Freeze>> {
+pub fn kept(directory: &Path, wall: WallTime, now: Moment) -> io::Result<Option<(Freeze, TiersInUse)>> {
     let file = match state::open(directory, FILE) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -61,7 +71,8 @@ pub fn kept(directory: &Path, wall: WallTime, now: Moment) -> io::Result<Option<
     };
     let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
-    let left = serde_json::from_slice::<Kept>(&bytes).ok().and_then(|kept| kept.left(wall, now));
+    let kept = serde_json::from_slice::<Kept>(&bytes).ok();
+    let left = kept.and_then(|kept| Some((kept.left(wall, now)?, kept.tiers)));
     if left.is_none() {
         forget(directory);
     }
@@ -90,8 +101,11 @@ mod tests {
             ("over", 8600, None),
             ("long over", 1_000_000, None),
         ] {
-            keep(dir.path(), freeze, WallTime(5000), at(1000)).unwrap();
+            let tiers = TiersInUse::from([("default".to_owned(), 2)]);
+            keep(dir.path(), freeze, tiers.clone(), WallTime(5000), at(1000)).unwrap();
             let left = kept(dir.path(), WallTime(wall), at(50_000)).unwrap();
+            assert!(left.as_ref().is_none_or(|l| l.1 == tiers), "{what}");
+            let left = left.map(|l| l.0);
             let want = want.map(|(passed, left)| Freeze { since: at(50_000 - passed), until: at(50_000 + left) });
             assert_eq!(left, want, "{what}");
             assert_eq!(dir.path().join(FILE).exists(), want.is_some(), "{what}");
@@ -110,7 +124,7 @@ mod tests {
         let far = format!("{{\"since_unix\":0,\"until_unix\":{}}}", i64::MAX);
         state::replace(dir.path(), FILE, far.as_bytes()).unwrap();
         let now = Moment::from_secs(1_000_000);
-        let left = kept(dir.path(), WallTime(0), now).unwrap().unwrap();
+        let (left, _) = kept(dir.path(), WallTime(0), now).unwrap().unwrap();
         assert_eq!(now.until(left.until), limits::FREEZE.max);
     }
 }

@@ -8,7 +8,7 @@
 //!   whoever is killed at any byte leaves the old file. Beside serving at most 4 MiB a second, by a thread of nice 19,
 //!   from which the kernel takes its rank for the disk; at the end, and by [`Snapshotter::write_now`], at once.
 //! - Not written anew while fewer than 1 % of the entries have changed; that counts as a success. A flush is due at
-//!   once, since what was flushed must not come back. Never two at once: who is in haste ends the one beside serving.
+//!   once, since what was flushed must not come back, and a guard's hold that began or ended within ten seconds. Never two at once: who is in haste ends the one beside serving.
 //! - Never before an existing file was read to its end: half a cache must not take the place of a whole one.
 //! - A write that fails is an event, the old file stays, and it is tried again at the next turn.
 //! - Not read: a symbolic link, no plain file, what others own or may write, or a directory that others may write; nor
@@ -63,8 +63,12 @@ const SHARED_BYTES_MIN: u64 = 1 << 20;
 const SYNC_BYTES: u64 = 4 << 20;
 /// The last write may take this long.
 const LAST_WRITE: Duration = Duration::from_secs(5);
+/// One that an operator waits for, this long.
+const PROMPT_WRITE: Duration = Duration::from_secs(3);
 /// How often the thread looks whether it is time.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A hold that began or ended is written this soon: in an incident there are many.
+const HOLDS_EVERY: Duration = Duration::from_secs(10);
 /// How often those who wait are offered what was restored meanwhile.
 const OFFER_EVERY: Duration = Duration::from_millis(50);
 /// How long reading has the priority of all other threads.
@@ -141,6 +145,8 @@ struct Standing {
     /// [`Cache::changes`] and flushes at its writing.
     changes: u64,
     flushes: u64,
+    /// Holds that had begun or ended then.
+    holds: u64,
     refused: Option<String>,
     failing: Option<String>,
 }
@@ -222,10 +228,12 @@ impl Snapshotter {
         let mut last = clock::now();
         let mut share = sooner();
         while !self.ending.load(Ordering::Relaxed) {
-            let flushed = lock(&self.standing).flushes != self.flushes.load(Ordering::Relaxed);
+            let (flushed, held) = self.is_due(&lock(&self.standing));
             let settings = around.settings();
             let now = clock::now();
-            if settings.snapshot && (flushed || now.since(last) >= settings.snapshot_every.mul_f64(share)) {
+            let since = now.since(last);
+            let held = held && since >= HOLDS_EVERY;
+            if settings.snapshot && (flushed || held || since >= settings.snapshot_every.mul_f64(share)) {
                 (last, share) = (now, sooner());
                 self.write_where_changed(around, Pace::Beside, SNAPSHOT_CHANGED_SHARE);
             }
@@ -240,7 +248,7 @@ impl Snapshotter {
     /// What was in the way. It has been reported.
     pub fn write_now(&self, around: &dyn Around) -> Result<(), String> {
         self.in_haste.fetch_add(1, Ordering::Relaxed);
-        let written = self.write(around, Pace::AtOnce(clock::now() + LAST_WRITE));
+        let written = self.write(around, Pace::AtOnce(clock::now() + PROMPT_WRITE));
         self.in_haste.fetch_sub(1, Ordering::Relaxed);
         written
     }
@@ -307,9 +315,9 @@ impl Snapshotter {
     fn write_where_changed(&self, around: &dyn Around, pace: Pace, share: u64) {
         let standing = lock(&self.standing).clone();
         let changes = self.cache.changes() - standing.changes;
-        let flushed = standing.flushes != self.flushes.load(Ordering::Relaxed);
+        let (flushed, held) = self.is_due(&standing);
         let few = changes == 0 || changes.saturating_mul(share) < self.cache.census().entries;
-        if few && !flushed && standing.refused.is_none() && standing.failing.is_none() {
+        if few && !flushed && !held && standing.refused.is_none() && standing.failing.is_none() {
             if standing.written.is_some() {
                 lock(&self.standing).good = Some(clock::wall());
             }
@@ -319,12 +327,19 @@ impl Snapshotter {
         let _ = self.write(around, pace);
     }
 
+    /// Has anything been flushed since it was written, and has a hold begun or ended?
+    fn is_due(&self, standing: &Standing) -> (bool, bool) {
+        let flushed = standing.flushes != self.flushes.load(Ordering::Relaxed);
+        (flushed, standing.holds != self.cache.guards().revision())
+    }
+
     fn write(&self, around: &dyn Around, pace: Pace) -> Result<(), String> {
         let _alone = lock(&self.writing);
         if !self.has_read.load(Ordering::Acquire) && self.directory.join(FILE).symlink_metadata().is_ok() {
             return Ok(());
         }
         let (changes, flushes) = (self.cache.changes(), self.flushes.load(Ordering::Relaxed));
+        let holds = self.cache.guards().revision();
         let written = self.write_file(around, pace);
         let mut standing = lock(&self.standing);
         match written {
@@ -332,14 +347,14 @@ impl Snapshotter {
                 let now = Some(clock::wall());
                 (standing.written, standing.good) = (now, now);
                 (standing.entries, standing.bytes) = (entries, bytes);
-                (standing.changes, standing.flushes) = (changes, flushes);
+                (standing.changes, standing.flushes, standing.holds) = (changes, flushes, holds);
                 (standing.refused, standing.failing) = (None, None);
                 Ok(())
             }
             Err(Unwritten::GivenUp) => Ok(()),
             Err(Unwritten::Failed(reason)) => {
                 // A flush that cannot be written is tried again with the next turn, not every second.
-                standing.flushes = flushes;
+                (standing.flushes, standing.holds) = (flushes, holds);
                 standing.failing = Some(reason.clone());
                 drop(standing);
                 let file = self.directory.join(FILE);
@@ -476,9 +491,12 @@ impl Snapshotter {
             None if self.ending.load(Ordering::Relaxed) => return Ok(None),
             None => check.finish().map_err(|refusal| refusal.to_string())?,
         };
+        let now = clock::now();
+        // One for all shares: of two copies of an answer none is to be the newer one.
+        let since = Since::new(head.written_at, clock::wall_millis(), now);
         let cores = thread::available_parallelism().map_or(1, |n| n.get());
         let shares = if length >= SHARED_BYTES_MIN { cores.min(2) as u64 } else { 1 };
-        let read = |share| self.read_share(around, &file, (&head, length), (share, shares));
+        let read = |share| self.read_share(around, &file, (&head, length), (share, shares), since);
         let tally = thread::scope(|scope| {
             let read = &read;
             // Where there is no thread to be had this one takes both shares.
@@ -503,8 +521,9 @@ impl Snapshotter {
         file: &File,
         (head, length): (&Head, u64),
         (share, shares): (u64, u64),
+        since: Since,
     ) -> Result<Tally, String> {
-        let mut restoring = Restoring::new(self, around, head, (share, shares));
+        let mut restoring = Restoring::new(self, around, (share, shares), since);
         let mut records = Records::new(head, length);
         self.each_chunk(file, length, &mut |chunk| {
             records.feed(chunk, |record| restoring.take(record));
@@ -571,14 +590,14 @@ struct Restoring<'s> {
 }
 
 impl<'s> Restoring<'s> {
-    fn new(snapshotter: &'s Snapshotter, around: &'s dyn Around, head: &Head, share: (u64, u64)) -> Self {
-        let now = clock::now();
+    fn new(snapshotter: &'s Snapshotter, around: &'s dyn Around, share: (u64, u64), since: Since) -> Self {
+        let now = since.now;
         Self {
             snapshotter,
             around,
             homes: around.homes(),
             placed: HashMap::new(),
-            since: Since::new(head.written_at, clock::wall_millis(), now),
+            since,
             wall: clock::wall(),
             yields_at: now + READING_FIRST,
             offered: now,

@@ -43,7 +43,8 @@ pub fn replace(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
         file.write_all(bytes)?;
         file.sync_all()
     });
-    let done = written.and_then(|()| fs::rename(&draft, directory.join(name)));
+    let renamed = written.and_then(|()| fs::rename(&draft, directory.join(name)));
+    let done = renamed.and_then(|()| File::open(directory)?.sync_all());
     if done.is_err() {
         let _ = fs::remove_file(&draft);
     }

@@ -10,7 +10,7 @@ use super::tier::TIERS;
 use super::zones::Zone;
 use super::{ClientHash, Order, ServerId};
 use crate::clock::Moment;
-use crate::limits::{ATTEMPTS_PER_SERVER, BUDGET_BURST, COPY_EVERY};
+use crate::limits::{ATTEMPTS_PER_SERVER, BUDGET_BURST, COPY_EVERY, GUARD_ASK_EVERY};
 
 impl Group {
     /// The zone of a folded name, as far as it is known.
@@ -45,7 +45,13 @@ impl Group {
             && !self.zone_of(name, now).is_failing
             && self.second_questions.tokens(now) >= BUDGET_BURST / 2.0 + 1.0
             && self.refreshes.withdraw(now)
-            && self.second_questions.withdraw(now)
+            && self.allows_spare_second(now)
+    }
+
+    /// May a second question go out that nobody waits for? Takes its price, and leaves half of what can be saved up.
+    #[must_use]
+    pub fn allows_spare_second(&mut self, now: Moment) -> bool {
+        self.second_questions.tokens(now) >= BUDGET_BURST / 2.0 + 1.0 && self.second_questions.withdraw(now)
     }
 
     /// Gives room back.
@@ -116,12 +122,17 @@ impl Group {
             .map(ServerId::nth)
     }
 
-    /// A fit server that was not asked, for a second opinion on what `tier` said: of another tier first.
-    pub fn another(&self, asked: &[u8], tier: usize, now: Moment) -> Option<ServerId> {
-        (0..self.servers.len())
-            .filter(|i| asked[*i] == 0 && self.servers[*i].is_fit() && self.servers[*i].takes_questions(now))
-            .min_by_key(|i| (self.servers[*i].tier == tier, self.servers[*i].tier))
-            .map(ServerId::nth)
+    /// A fit server that was not asked, for a second opinion on what `tier` said: of another tier first, or each in its
+    /// turn.
+    pub fn another(&self, asked: &[u8], tier: usize, in_turn: bool, now: Moment) -> Option<ServerId> {
+        let open = (0..self.servers.len())
+            .filter(|i| asked[*i] == 0 && self.servers[*i].is_fit() && self.servers[*i].takes_questions(now));
+        if in_turn {
+            let open: Vec<usize> = open.collect();
+            let turn = now.as_nanos() / GUARD_ASK_EVERY.as_nanos() as u64;
+            return open.get(turn as usize % open.len().max(1)).map(|i| ServerId::nth(*i));
+        }
+        open.min_by_key(|i| (self.servers[*i].tier == tier, self.servers[*i].tier)).map(ServerId::nth)
     }
 
     /// Must what this server says of names that were good be asked of another one too?

@@ -129,7 +129,15 @@ impl Group {
             let shape = |g: &Group| g.settings.tiers.each_ref().map(|t| t.is_empty());
             if shape(&new) == shape(old) {
                 new.tiers = old.tiers.clone();
+            } else if new.is_frozen(now) {
+                new.resume_tier(old.tier_in_use());
             }
+            let by_address = |id: ServerId| {
+                let was = &old.server(id).settings;
+                let is = |s: &Server| (s.settings.address, s.settings.protocol) == (was.address, was.protocol);
+                new.servers.iter().position(is).map(ServerId::nth)
+            };
+            new.turned = old.turned.moved(by_address);
             new.second_questions = old.second_questions.clone();
             new.down_asks = old.down_asks.clone();
             new.refreshes = old.refreshes.clone();
@@ -192,6 +200,11 @@ impl Group {
     /// Begins a freeze, or ends it: no tier moves up while it lasts, and nothing good is given up.
     pub fn set_freeze(&mut self, freeze: Option<Freeze>) {
         self.freeze = freeze;
+    }
+
+    /// Goes on with a tier that was in use in another life, where it has servers: in a freeze none moves up.
+    pub fn resume_tier(&mut self, tier: usize) {
+        self.tiers.resume(tier, self.fitness());
     }
 
     /// Is everything to stay as it is?

@@ -92,6 +92,13 @@ impl Tiers {
         Self { in_use, fit_since: [None; TIERS], ramp_from: None, retaken: false, flapped: 0, damp: Damp::default() }
     }
 
+    /// Goes on with a tier that was in use in another life, where it has servers.
+    pub fn resume(&mut self, tier: usize, fitness: [Fitness; TIERS]) {
+        if fitness.get(tier).is_some_and(|f| *f != Fitness::Empty) {
+            self.take(tier, None);
+        }
+    }
+
     /// The tier in use, from 0.
     pub fn in_use(&self) -> usize {
         self.in_use

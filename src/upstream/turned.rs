@@ -104,6 +104,13 @@ impl Turned {
         self.stages.iter().any(|(id, stage)| *id == server && matches!(stage, Stage::Suspected { .. }))
     }
 
+    /// The same under other ids; what is held against servers that are gone is forgotten.
+    pub fn moved(&self, id: impl Fn(ServerId) -> Option<ServerId>) -> Self {
+        let seen = self.seen.iter().filter_map(|t| Some(Turn { server: id(t.server)?, ..*t }));
+        let stages = self.stages.iter().filter_map(|(server, stage)| Some((id(*server)?, *stage)));
+        Self { seen: seen.collect(), stages: stages.collect() }
+    }
+
     /// What time alone ends. Gives a server that is suspected no more.
     pub fn on_time(&mut self, now: Moment) -> Option<ServerId> {
         let over = |stage: &Stage| match stage {
@@ -157,6 +164,16 @@ mod tests {
         assert_eq!(t.on_time(now + Duration::from_secs(60)), None, "it goes on as long as it is so");
         assert_eq!(t.on_time(later + Duration::from_secs(60)), Some(SERVER));
         assert!(!t.wants_second_opinion(SERVER, later + Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn a_suspicion_goes_along_where_servers_get_other_ids_and_goes_with_them() {
+        let mut t = Turned::default();
+        let now = turn(&mut t, 20, 4, Duration::from_millis(10));
+        assert!((0..20).any(|_| t.on_second_opinion(SERVER, true, now)));
+        let moved = t.moved(|id| (id == SERVER).then_some(ServerId(3)));
+        assert!(moved.is_suspected(ServerId(3)) && moved.wants_second_opinion(ServerId(3), now));
+        assert!(!moved.is_suspected(SERVER) && !t.moved(|_| None).is_suspected(SERVER));
     }
 
     #[test]

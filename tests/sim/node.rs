@@ -321,12 +321,13 @@ impl World {
             waiter = Some(Waiter { way, deadline, stale_at: opening.stale_at });
         }
         let question = Arc::new(opening.question);
+        let max_age = self.node.group().max_age(now);
         let request = Request {
             key: opening.key,
             question: question.clone(),
             client: opening.client_hash,
             stale: opening.stale,
-            guarded: self.node.cache.guards().protected(opening.key, &question.view(), STAMP, now),
+            guarded: self.node.cache.look_protected(opening.key, &question.view(), (STAMP, max_age), now),
             ahead: opening.ahead,
             waiter,
         };

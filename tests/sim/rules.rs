@@ -15,7 +15,7 @@ use evenkeel::cache::key::{self, Key};
 use evenkeel::clock::Moment;
 use evenkeel::limits::{
     ATTEMPTS_PER_SERVER, BUDGET_BURST, BUDGET_FLOOR_PER_SECOND, COPY_EVERY, DOWN_ASKS_PER_SECOND, HOLD_DAMPED_MAX,
-    LOOP_PROBE_EVERY, LOOP_PROBE_SPAN, OTHER_VIEW_NEGATIVE_TTL, PATIENCE_OLD,
+    LOOP_PROBE_EVERY, LOOP_PROBE_SPAN, OTHER_VIEW_NEGATIVE_TTL, PATIENCE_OLD, STALE_AGE_MAX,
 };
 use evenkeel::resolve::desk::PursuitId;
 use evenkeel::resolve::pursuit::Ask;
@@ -109,6 +109,8 @@ pub struct Rules {
 #[derive(Clone, Copy, Debug)]
 struct Good {
     since: Moment,
+    /// The end of the last good answer's TTL.
+    until: Moment,
     /// The first answer since the last good one that says it is gone.
     denied: Option<Moment>,
     released: bool,
@@ -592,7 +594,9 @@ impl Rules {
         }
         let Some(good) = self.good.get(&key).copied().filter(|g| !g.released) else { return };
         // Who joins a pursuit that began before is answered as it was then.
-        let long = asked.at >= good.since + min_good + self.faults.deadline * 2;
+        let known = good.until.min(asked.at - self.faults.deadline * 2);
+        let old = now >= good.until + self.faults.max_age.max(STALE_AGE_MAX.default) - self.faults.deadline * 2;
+        let long = known.since(good.since) >= min_good && known > good.since && !old;
         let over = good.denied.is_some_and(|at| now >= at + hold);
         self.check(!long || over, || format!("question {}: a guarded name is gone: {good:?}", asked.number));
     }
@@ -780,9 +784,10 @@ impl Rules {
         let Some(data) = entry.data().filter(|_| kept) else { return };
         let new = Kept { stored: data.stored, ttl: data.ttl, good: data.good };
         if data.good {
-            let first = Good { since: now, denied: None, released: false };
+            let until = now + Duration::from_secs(data.ttl.into());
+            let first = Good { since: now, until, denied: None, released: false };
             let good = self.good.entry(key).or_insert(first);
-            (good.denied, good.released) = (None, false);
+            (good.until, good.denied, good.released) = (until, None, false);
         } else {
             self.good.remove(&key);
             let had = self.kept.get(&key).copied().filter(|k| k.good && is_frozen);

@@ -3,16 +3,21 @@
 //! Pure; behind one short lock, off the hit path. A guarded question's last good answer is kept apart from the cache,
 //! so that no eviction takes it. Rules (RULES "Guard and freeze"):
 //!
-//! - An answer is protected once the question has had good ones for `min_good`. What is good is said by
-//!   [`Data::good`](crate::cache::entry::Data): records of the type, and of addresses one that can be routed.
+//! - An answer is protected once the question has had good ones for `min_good`, from the first to the end of the last
+//!   one's TTL, and until it is older than what may be served. What is good is said by
+//!   [`Data::good`](crate::cache::entry::Data): records of the type, and of addresses one that can be routed. Signatures
+//!   that have run out end it.
 //! - A hold begins with the first answer that would have taken its place, when no other tier still has a good one. It
 //!   lasts `hold`, or until it is released, or until a good answer comes.
 //! - When it is over nothing is protected: the next negative answer is taken and the question begins anew.
+//! - A question is name, type, DO and CD. One with CD is protected by what is known of the one without too.
 //! - A question belongs to the group that gave its last good answer: another group's word counts at once.
 //!
-//! Invariants: at most [`GUARDED_MAX`] questions and [`GUARDED_BYTES_MAX`] bytes; a hold ends.
+//! Invariants: at most [`GUARDED_MAX`] questions and [`GUARDED_BYTES_MAX`] bytes, of which what is protected goes last;
+//! a hold ends. Where nothing is guarded no lock is taken.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +25,7 @@ use super::GuardSettings;
 use crate::cache::entry::{Entry, GroupStamp};
 use crate::cache::key::{Key, Question};
 use crate::clock::Moment;
-use crate::limits::{GUARDED_BYTES_MAX, GUARDED_MAX};
+use crate::limits::{GUARDED_BYTES_MAX, GUARDED_MAX, STALE_AGE_MAX};
 use crate::wire::Name;
 use crate::wire::pattern::Patterns;
 
@@ -88,16 +93,37 @@ struct Table {
     bytes: usize,
     /// Holds that began since the start.
     held_ever: u64,
+    /// Names of which it was told that they are held, and the end of the last hold on each.
+    told: HashMap<Box<[u8]>, Moment>,
     changes: Vec<GuardChange>,
 }
 
 /// The guarded questions of the process.
 #[derive(Default)]
-pub struct Guards(Mutex<Table>);
+pub struct Guards {
+    table: Mutex<Table>,
+    /// Is there any pattern at all?
+    any: AtomicBool,
+    /// Holds that began or ended.
+    revision: AtomicU64,
+}
 
 impl Guards {
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_idle(&self) -> bool {
+        !self.any.load(Ordering::Acquire)
+    }
+
+    fn revise(&self) {
+        self.revision.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Goes up with each hold that begins or ends.
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Relaxed)
     }
 
     /// Puts other guards in force. What no pattern names any more is forgotten.
@@ -108,6 +134,7 @@ impl Guards {
         });
         let mut table = self.table();
         table.terms = Patterns::new(terms);
+        self.any.store(!table.terms.is_empty(), Ordering::Release);
         let Table { terms, known, bytes, .. } = &mut *table;
         known.retain(|_, k| {
             let stays = terms.find(k.entry.name()).is_some();
@@ -119,26 +146,38 @@ impl Guards {
         });
     }
 
-    /// The last good answer of a question, where nothing negative of `group` may take its place now.
-    pub fn protected(&self, key: Key, question: &Question<'_>, group: GroupStamp, now: Moment) -> Option<Arc<Entry>> {
+    /// The last good answer of a question, where nothing negative of `group` may take its place now. `max_age`: how
+    /// far past its TTL an answer of the group may serve.
+    pub fn protected(
+        &self,
+        key: Key,
+        question: &Question<'_>,
+        (group, max_age): (GroupStamp, Duration),
+        now: Moment,
+    ) -> Option<Arc<Entry>> {
+        if self.is_idle() {
+            return None;
+        }
         let table = self.table();
         let known = table.find(key, question, group)?;
         let terms = table.terms.find(question.name)?;
-        let is = match known.hold {
-            Some(hold) => now < hold.until,
-            None => terms.hold > Duration::ZERO && now.since(known.first_good) >= terms.min_good,
-        };
-        is.then(|| known.entry.clone())
+        known.is_protected(*terms, max_age, now).then(|| known.entry.clone())
     }
 
     /// The last good answer of a question that is held now: for what the cache has lost.
     pub fn held(&self, key: Key, question: &Question<'_>, group: GroupStamp, now: Moment) -> Option<Arc<Entry>> {
+        if self.is_idle() {
+            return None;
+        }
         let table = self.table();
         table.find(key, question, group).filter(|k| k.hold.is_some_and(|h| now < h.until)).map(|k| k.entry.clone())
     }
 
     /// A good answer was stored. That ends a hold.
     pub fn on_good(&self, key: Key, entry: &Arc<Entry>, now: Moment) {
+        if self.is_idle() {
+            return;
+        }
         let mut table = self.table();
         if table.terms.find(entry.name()).is_none() {
             return;
@@ -148,12 +187,13 @@ impl Guards {
             table.bytes -= before.entry.bytes();
             if before.hold.is_some() {
                 before.entry.end_hold();
-                table.say(entry.name(), GuardChange::Good);
+                table.say_of_held(entry.name(), GuardChange::Good);
+                self.revise();
             }
         }
         let same_group = |k: &Known| k.entry.data().map(|d| d.group) == entry.data().map(|d| d.group);
         let first_good = before.filter(same_group).map_or(now, |k| k.first_good);
-        table.put(key, Known { entry: entry.clone(), first_good, last_good: now, hold: None });
+        table.put(key, Known { entry: entry.clone(), first_good, last_good: now, hold: None }, now);
     }
 
     /// A negative answer came that may not take the place of the last good one: the hold begins, where it has not.
@@ -168,21 +208,27 @@ impl Guards {
         known.hold = Some(Hold { since: now, until });
         known.entry.hold_until(until);
         table.held_ever += 1;
-        let others = |k: &Known| k.entry.name() == question.name && k.hold.is_some_and(|h| h.since < now);
-        if !table.known.values().any(others) {
+        self.revise();
+        // One line a name, whatever its types.
+        let told = table.told.insert(question.name.into(), until);
+        if told.is_none_or(|until| now >= until) {
             table.say(question.name, |name| GuardChange::Held(name, terms.hold));
         }
     }
 
     /// A negative answer has taken the place of what was known.
     pub fn on_negative(&self, key: Key, question: &Question<'_>) {
+        if self.is_idle() {
+            return;
+        }
         let mut table = self.table();
         if !table.known.get(&key).is_some_and(|k| k.entry.is_for(question)) {
             return;
         }
         let Some(known) = table.forget(key) else { return };
         if known.hold.is_some() {
-            table.say(question.name, GuardChange::Gone);
+            table.say_of_held(question.name, GuardChange::Gone);
+            self.revise();
         }
     }
 
@@ -198,7 +244,8 @@ impl Guards {
             }
         }
         if released > 0 {
-            table.say(name, GuardChange::Released);
+            table.say_of_held(name, GuardChange::Released);
+            self.revise();
         }
         released
     }
@@ -210,13 +257,14 @@ impl Guards {
         for key in keys {
             table.forget(key);
         }
+        self.revise();
     }
 
     /// Names that are held now, and holds that began since the start.
     pub fn count(&self, now: Moment) -> (u64, u64) {
         let table = self.table();
         let held = table.known.values().filter(|k| k.hold.is_some_and(|h| now < h.until));
-        let names: std::collections::HashSet<&[u8]> = held.map(|k| k.entry.name()).collect();
+        let names: HashSet<&[u8]> = held.map(|k| k.entry.name()).collect();
         (names.len() as u64, table.held_ever)
     }
 
@@ -249,20 +297,39 @@ impl Guards {
     }
 
     /// Puts back what an earlier process kept, where nothing is known of the question yet. Says whether it was.
-    pub fn restore(&self, key: Key, known: Known) -> bool {
+    pub fn restore(&self, key: Key, known: Known, now: Moment) -> bool {
         let mut table = self.table();
+        if let Some(here) = table.known.get_mut(&key).filter(|k| k.entry.is_like(&known.entry)) {
+            // It has been good since the start, and was so before.
+            here.first_good = here.first_good.min(known.first_good);
+            return false;
+        }
         if table.known.contains_key(&key) || table.terms.find(known.entry.name()).is_none() {
             return false;
         }
         if let Some(hold) = known.hold {
             known.entry.hold_until(hold.until);
+            table.told.insert(known.entry.name().into(), hold.until);
         }
-        table.put(key, known)
+        table.put(key, known, now)
     }
 
     /// What changed since the last call.
     pub fn take_changes(&self) -> Vec<GuardChange> {
         std::mem::take(&mut self.table().changes)
+    }
+}
+
+impl Known {
+    fn is_protected(&self, terms: Terms, max_age: Duration, now: Moment) -> bool {
+        let Some(data) = self.entry.data().filter(|d| now < d.signed_until) else { return false };
+        if let Some(hold) = self.hold {
+            return now < hold.until;
+        }
+        let ends = data.stored + Duration::from_secs(data.ttl.into());
+        // Where nothing is served stale a guard protects all the same: it was asked for.
+        let kept_until = ends + max_age.max(STALE_AGE_MAX.default);
+        terms.hold > Duration::ZERO && ends.min(now).since(self.first_good) >= terms.min_good && now < kept_until
     }
 }
 
@@ -273,10 +340,10 @@ impl Table {
         fits.then_some(known)
     }
 
-    fn put(&mut self, key: Key, known: Known) -> bool {
+    fn put(&mut self, key: Key, known: Known, now: Moment) -> bool {
         let bytes = known.entry.bytes();
         if self.known.len() >= GUARDED_MAX || self.bytes + bytes > GUARDED_BYTES_MAX {
-            self.make_room();
+            self.make_room(now);
             if self.known.len() >= GUARDED_MAX || self.bytes + bytes > GUARDED_BYTES_MAX {
                 return false;
             }
@@ -288,10 +355,13 @@ impl Table {
         true
     }
 
-    /// A tenth of what is not held goes, what was good the longest ago first.
-    fn make_room(&mut self) {
+    /// A tenth of what is not protected goes, what was good the longest ago first: a flood of new names takes nobody's
+    /// place who has been good for long.
+    fn make_room(&mut self, now: Moment) {
+        let terms = |k: &Known| self.terms.find(k.entry.name()).copied();
+        let is_kept = |k: &Known| terms(k).is_some_and(|t| k.is_protected(t, Duration::ZERO, now));
         let mut ages: Vec<(Moment, Key)> =
-            self.known.iter().filter(|(_, k)| k.hold.is_none()).map(|(key, k)| (k.last_good, *key)).collect();
+            self.known.iter().filter(|(_, k)| !is_kept(k)).map(|(key, k)| (k.last_good, *key)).collect();
         ages.sort_unstable();
         ages.truncate(ages.len().div_ceil(10));
         for (_, key) in ages {
@@ -304,6 +374,13 @@ impl Table {
         known.entry.end_hold();
         self.bytes -= known.entry.bytes();
         Some(known)
+    }
+
+    /// The last hold on a name has ended, or one of them: it is told once.
+    fn say_of_held(&mut self, name: &[u8], change: impl FnOnce(Name) -> GuardChange) {
+        if self.told.remove(name).is_some() {
+            self.say(name, change);
+        }
     }
 
     fn say(&mut self, name: &[u8], change: impl FnOnce(Name) -> GuardChange) {
@@ -359,10 +436,18 @@ mod tests {
             assert!(self.keep(name, Kind::Positive, GROUP));
         }
 
+        /// Good answers for so long, the last of which has run out now.
+        fn good_for(&mut self, name: &str, seconds: u64) {
+            self.good(name);
+            self.pass(seconds - 60);
+            self.good(name);
+            self.pass(60);
+        }
+
         /// A negative answer came, as the pursuit deals with it. Says whether it was taken.
         fn deny(&self, name: &str) -> bool {
             let (key, question) = self.question(name);
-            if self.cache.guards().protected(key, &question.view(), GROUP, self.now).is_some() {
+            if self.cache.guards().protected(key, &question.view(), (GROUP, DAY), self.now).is_some() {
                 self.cache.guards().hold(key, &question.view(), self.now);
                 assert!(!self.keep(name, Kind::NxDomain, GROUP), "{name} is protected");
                 return false;
@@ -398,11 +483,14 @@ mod tests {
         }
     }
 
+    fn wire(name: &str) -> Box<[u8]> {
+        name.parse::<Name>().unwrap().as_wire().into()
+    }
+
     #[test]
     fn a_name_that_was_good_for_long_is_held_for_exactly_its_hold_and_then_gone() {
         let mut w = World::new();
-        w.good("a.test");
-        w.pass(600);
+        w.good_for("a.test", 600);
         assert!(!w.deny("a.test") && w.is_held("a.test"));
         w.pass(59);
         assert!(!w.deny("a.test") && w.is_held("a.test"), "what comes again does not begin it anew");
@@ -412,28 +500,30 @@ mod tests {
         assert_eq!(w.cache.guards().count(w.now), (0, 1));
         assert!(w.deny("a.test"));
         assert_eq!(w.changes(), ["held a.test. 60", "gone a.test."]);
-        w.good("a.test");
-        w.pass(599);
+        w.good_for("a.test", 599);
         assert!(w.deny("a.test"), "it begins anew");
     }
 
     #[test]
     fn what_was_good_for_less_or_is_not_guarded_or_is_of_another_group_is_gone_at_once() {
         let mut w = World::new();
-        ["a.test", "b.other", "c.test"].into_iter().for_each(|name| w.good(name));
-        w.pass(599);
+        let mut w2 = World::new();
+        w.good_for("a.test", 599);
         assert!(w.deny("a.test"));
-        w.pass(1);
+        w.good_for("b.other", 600);
         assert!(w.deny("b.other"));
-        assert!(w.keep("c.test", Kind::NxDomain, GroupStamp(2)));
-        assert_eq!(w.changes(), [""; 0]);
+        w2.good_for("c.test", 600);
+        assert!(w2.keep("c.test", Kind::NxDomain, GroupStamp(2)));
+        assert_eq!((w.changes(), w2.changes()), (vec![], vec![]));
+        w.good("d.test");
+        w.pass(3600);
+        assert!(w.deny("d.test"), "one answer is no hour of them");
     }
 
     #[test]
     fn good_answers_end_a_hold_and_the_time_that_a_name_was_good_goes_on() {
         let mut w = World::new();
-        w.good("a.test");
-        w.pass(700);
+        w.good_for("a.test", 700);
         assert!(!w.deny("a.test"));
         w.pass(10);
         w.good("a.test");
@@ -446,8 +536,7 @@ mod tests {
     fn a_release_takes_the_next_negative_answer_and_tells_how_many_were_held() {
         let mut w = World::new();
         let name: Name = "x.test".parse().unwrap();
-        w.good("x.test");
-        w.pass(700);
+        w.good_for("x.test", 700);
         assert_eq!(w.cache.guards().release(name.as_wire(), w.now), 0);
         assert!(!w.deny("x.test"));
         assert_eq!(w.cache.guards().shown(w.now).len(), 1);
@@ -457,20 +546,19 @@ mod tests {
         assert!(!w.is_held("x.test"));
         assert_eq!(w.cache.guards().release(name.as_wire(), w.now), 0);
         assert!(w.deny("x.test"));
-        assert_eq!(w.changes(), ["held x.test. 3600", "released x.test.", "gone x.test."]);
+        assert_eq!(w.changes(), ["held x.test. 3600", "released x.test."]);
     }
 
     #[test]
     fn what_the_cache_loses_is_still_known_and_what_is_flushed_or_no_longer_guarded_is_not() {
         let mut w = World::new();
         let (key, question) = w.question("a.test");
-        w.good("a.test");
-        w.pass(700);
+        w.good_for("a.test", 700);
         w.deny("a.test");
         let lost = Cache::new(Arc::new(MapStore::default()), Keys::new([0; 16]));
         lost.guards().set(&[GuardSettings { names: vec!["*.test".parse().unwrap()], ..GuardSettings::default() }]);
         for known in w.cache.guards().all() {
-            assert!(lost.guards().restore(key, known.clone()) && !lost.guards().restore(key, known));
+            assert!(lost.guards().restore(key, known.clone(), w.now) && !lost.guards().restore(key, known, w.now));
         }
         assert!(lost.look(key, &question.view()).is_none());
         assert!(lost.look_held(key, &question.view(), GROUP, w.now).is_some());
@@ -481,10 +569,87 @@ mod tests {
     }
 
     #[test]
+    fn what_may_not_be_served_any_more_is_not_protected_either() {
+        for (later, want) in [(86_399, true), (86_400, false)] {
+            let mut w = World::new();
+            w.good_for("a.test", 700);
+            w.pass(later);
+            assert_eq!(!w.deny("a.test"), want, "{later}");
+        }
+        let mut w = World::new();
+        let (key, question) = w.question("a.test");
+        for at in [0, 640] {
+            w.now = Moment::from_secs(1000 + at);
+            let signed_until = Moment::from_secs(1720);
+            let packed = Packed { signed_until, ..Packed::of_a_minute(Kind::Positive) };
+            let entry = Entry::with_data(&question.view(), Data::new(packed, 0, GROUP, w.now));
+            assert!(w.cache.keep(key, &question.view(), Arc::new(entry), DAY, w.now));
+        }
+        w.pass(70);
+        assert!(!w.deny("a.test"));
+        w.pass(10);
+        assert!(w.deny("a.test"), "its signatures have run out");
+    }
+
+    #[test]
+    fn what_is_asked_without_validation_is_protected_by_what_was_validated() {
+        let mut w = World::new();
+        w.good_for("a.test", 700);
+        let (_, question) = w.question("a.test");
+        let unchecked = Question { cd: true, ..question.view() };
+        let key = w.cache.key(&unchecked);
+        assert!(w.cache.look_protected(key, &unchecked, (GROUP, DAY), w.now).is_some());
+        w.deny("a.test");
+        assert!(w.cache.look_held(key, &unchecked, GROUP, w.now).is_some());
+        let signed = Question { dnssec_ok: true, ..question.view() };
+        assert!(w.cache.look_held(w.cache.key(&signed), &signed, GROUP, w.now).is_none());
+    }
+
+    #[test]
+    fn types_of_one_name_are_told_once_and_a_lapsed_hold_swallows_nothing() {
+        let mut w = World::new();
+        w.good_for("a.test", 700);
+        assert!(!w.deny("a.test"));
+        w.pass(30);
+        w.cache.guards().table().told.insert(wire("b.test"), w.now);
+        w.good_for("b.test", 700);
+        assert!(!w.deny("b.test"));
+        assert_eq!(w.changes(), ["held a.test. 60", "held b.test. 60"]);
+    }
+
+    #[test]
+    fn what_is_restored_lengthens_the_time_that_a_name_was_good() {
+        let mut w = World::new();
+        w.good_for("a.test", 700);
+        let known = w.cache.guards().all().remove(0);
+        let mut again = World::new();
+        again.now = w.now;
+        again.good("a.test");
+        let (key, question) = again.question("a.test");
+        again.cache.restore_guarded(key, &question.view(), known, DAY, again.now);
+        again.pass(60);
+        assert!(!again.deny("a.test"));
+    }
+
+    #[test]
+    fn what_was_denied_before_a_restored_answer_was_read_does_not_stand_above_it() {
+        let mut w = World::new();
+        w.good_for("a.test", 700);
+        assert!(!w.deny("a.test"));
+        let known = w.cache.guards().all().remove(0);
+        let again = World::new();
+        let again = World { now: w.now, ..again };
+        assert!(again.deny("a.test"), "nothing is known yet");
+        let (key, question) = again.question("a.test");
+        again.cache.restore_guarded(key, &question.view(), known, DAY, again.now);
+        assert!(again.is_held("a.test"));
+    }
+
+    #[test]
     fn it_is_bounded_and_what_was_good_the_longest_ago_goes_first() {
         let mut w = World::new();
-        w.good("old.test");
-        w.pass(700);
+        w.good_for("old.test", 700);
+        w.good_for("long.test", 700);
         w.deny("old.test");
         for n in 0..GUARDED_MAX + 5 {
             w.now = w.now + Duration::from_millis(1);
@@ -494,6 +659,7 @@ mod tests {
         assert!(all.len() <= GUARDED_MAX && all.len() > GUARDED_MAX * 8 / 10, "{}", all.len());
         let (held, _) = w.cache.guards().count(w.now);
         assert_eq!(held, 1, "what is held stays");
+        assert!(!w.deny("long.test"), "and so does what was good for long");
         let bytes: usize = all.iter().map(|k| k.entry.bytes()).sum();
         assert_eq!(w.cache.guards().table().bytes, bytes);
         w.cache.guards().flush(&|_| true);

@@ -235,7 +235,9 @@ fn a_file_is_read_in_shares_that_miss_nothing() {
         let file = File::open(w.file()).unwrap();
         let length = file.metadata().unwrap().len();
         let head = Head { version: 1, length: 40, machine: [1; 16], written_at: clock::wall_millis() };
-        let read = |n| again.snapshotter.read_share(&again.around, &file, (&head, length), (n, shares)).unwrap();
+        let since = Since::new(head.written_at, head.written_at, clock::now());
+        let read =
+            |n| again.snapshotter.read_share(&again.around, &file, (&head, length), (n, shares), since).unwrap();
         let entries: u64 = (0..shares).map(|n| read(n).entries).sum();
         assert_eq!(entries, 1001, "{shares}");
     }
