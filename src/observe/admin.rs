@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `/` | a page of the status |
 //! | `/metrics` | Prometheus text |
-//! | `/status` | the [`Snapshot`](super::status::Snapshot) as JSON |
+//! | `/status` | the [`Snapshot`] as JSON, without names that are held |
 //! | `/healthz` | 200 "ok" while this process answers, 503 and the reason where not ([`super::liveness`]) |
 //! | `/readyz` | 200 "ok", 503 while draining |
 //!

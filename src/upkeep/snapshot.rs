@@ -23,20 +23,20 @@
 //! - Where snapshots are off an existing file is neither read nor removed.
 
 use std::collections::HashMap;
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::hash::Hasher;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::OFlags;
-use rustix::process::{geteuid, setpriority_process};
+use rustix::process::setpriority_process;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
+use super::state;
 use crate::cache::entry::{Entry, GroupStamp};
 use crate::cache::freshness::TtlSettings;
 use crate::cache::key::{NameBuffer, Question};
@@ -367,7 +367,7 @@ impl Snapshotter {
     /// Entries and bytes of the new file.
     fn write_file(&self, around: &dyn Around, pace: Pace) -> Result<(u64, u64), Unwritten> {
         let draft = self.directory.join(DRAFT);
-        check(&fs::metadata(&self.directory)?).map_err(|why| Unwritten::Failed(format!("its directory {why}")))?;
+        state::check_directory(&self.directory)?;
         // Left by a process that ended while writing.
         match fs::remove_file(&draft) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
@@ -534,20 +534,11 @@ impl Snapshotter {
 
     /// The file, where it is there and nobody else can have written it.
     fn open(&self) -> Result<Option<File>, String> {
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
-        let file = match OpenOptions::new().read(true).custom_flags(flags).open(self.directory.join(FILE)) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e.to_string()),
-        };
-        let meta = file.metadata().map_err(|e| e.to_string())?;
-        if !meta.is_file() {
-            return Err("it is no plain file".to_owned());
+        match state::open(&self.directory, FILE) {
+            Ok(file) => Ok(Some(file)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e.to_string()),
         }
-        check(&meta).map_err(|why| format!("it {why}"))?;
-        let directory = fs::metadata(&self.directory).map_err(|e| e.to_string())?;
-        check(&directory).map_err(|why| format!("its directory {why}"))?;
-        Ok(Some(file))
     }
 
     /// Calls `each` with the next bytes until it says no, the file or its length ends, or the process does.
@@ -752,15 +743,6 @@ impl Paced {
                 Ok(())
             }
         }
-    }
-}
-
-/// Nobody else may have written what this is the metadata of.
-fn check(meta: &Metadata) -> Result<(), &'static str> {
-    match () {
-        () if meta.uid() != geteuid().as_raw() && meta.uid() != 0 => Err("belongs to another user"),
-        () if meta.mode() & 0o022 != 0 => Err("may be written by others"),
-        () => Ok(()),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Not pure. The directory itself is found, or made, by [`super::source::state_directory`].
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -14,20 +14,36 @@ use rustix::process::geteuid;
 ///
 /// # Errors
 ///
-/// What the system says, or that the file or the directory belongs to somebody else or can be written by others.
+/// What the system says, or that the file or the directory belongs to somebody else or may be written by others.
 pub fn open(directory: &Path, name: &str) -> io::Result<File> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(directory.join(name))?;
-    let own = geteuid().as_raw();
-    for (what, meta) in [("it", file.metadata()?), ("its directory", fs::metadata(directory)?)] {
-        if meta.uid() != own && meta.uid() != 0 {
-            return Err(io::Error::other(format!("{what} belongs to somebody else")));
-        }
-        if meta.mode() & 0o022 != 0 {
-            return Err(io::Error::other(format!("{what} can be written by others")));
-        }
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::other("it is no plain file"));
     }
+    check("it", &meta)?;
+    check_directory(directory)?;
     Ok(file)
+}
+
+/// Nobody else may write the directory.
+///
+/// # Errors
+///
+/// What the system says, or who may.
+pub fn check_directory(directory: &Path) -> io::Result<()> {
+    check("its directory", &fs::metadata(directory)?)
+}
+
+fn check(what: &str, meta: &Metadata) -> io::Result<()> {
+    if meta.uid() != geteuid().as_raw() && meta.uid() != 0 {
+        return Err(io::Error::other(format!("{what} belongs to another user")));
+    }
+    if meta.mode() & 0o022 != 0 {
+        return Err(io::Error::other(format!("{what} may be written by others")));
+    }
+    Ok(())
 }
 
 /// Puts a file of mode 0600 with these bytes in the place of what is there.
@@ -74,10 +90,10 @@ mod tests {
         assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
 
         mode(&file, 0o620);
-        assert!(open(dir.path(), "x").unwrap_err().to_string().starts_with("it can be written"));
+        assert!(open(dir.path(), "x").unwrap_err().to_string().starts_with("it may be written"));
         mode(&file, 0o600);
         mode(dir.path(), 0o770);
-        assert!(open(dir.path(), "x").unwrap_err().to_string().starts_with("its directory can be written"));
+        assert!(open(dir.path(), "x").unwrap_err().to_string().starts_with("its directory may be written"));
         mode(dir.path(), 0o700);
         symlink(&file, dir.path().join("y")).unwrap();
         assert!(open(dir.path(), "y").is_err());

@@ -93,6 +93,10 @@ fn guarded_names_that_all_upstreams_empty_or_deny_keep_their_addresses_through_t
         assert!(explained.contains("guard: held for"), "{explained}");
         let status = daemon.command(&["status"]).stdout;
         assert!(status.contains("n1.guarded.test."), "{status}");
+        for path in ["/", "/status"] {
+            let (_, shown) = daemon.get(path);
+            assert!(!shown.contains("guarded.test"), "clients asked for it: {path} names none\n{shown}");
+        }
 
         let left = Duration::from_millis(6500).saturating_sub(begun.elapsed());
         thread::sleep(left);
@@ -191,6 +195,9 @@ fn a_freeze_keeps_what_is_good_and_the_tier_in_use_and_outlives_a_restart() {
     assert!(daemon.log().contains("as it was before the restart"), "{}", daemon.log());
     let status = daemon.command(&["status"]).stdout;
     assert!(status.contains("frozen"), "{status}");
+    thread::sleep(Duration::from_millis(1500));
+    assert_eq!(daemon.metric("evenkeel_tier_in_use"), 2.0, "nor does a restart move one up");
+    all_have(&daemon, "other", KNOWN);
     assert_eq!(daemon.command(&["thaw"]).stdout, "thawed\n");
     assert_eq!(daemon.metric("evenkeel_frozen"), 0.0);
     assert_eq!(daemon.command(&["thaw"]).stdout, "was not frozen\n");

@@ -5,8 +5,8 @@
 //!
 //! - An answer is protected once the question has had good ones for `min_good`, from the first to the end of the last
 //!   one's TTL, and until it is older than what may be served. What is good is said by
-//!   [`Data::good`](crate::cache::entry::Data): records of the type, and of addresses one that can be routed. Signatures
-//!   that have run out end it.
+//!   [`Data::good`](crate::cache::entry::Data): records of the type, and of addresses one that can be routed.
+//!   Signatures that have run out end it.
 //! - A hold begins with the first answer that would have taken its place, when no other tier still has a good one. It
 //!   lasts `hold`, or until it is released, or until a good answer comes.
 //! - When it is over nothing is protected: the next negative answer is taken and the question begins anew.
@@ -182,18 +182,19 @@ impl Guards {
         if table.terms.find(entry.name()).is_none() {
             return;
         }
-        let before = table.known.remove(&key).filter(|k| k.entry.is_like(entry));
-        if let Some(before) = &before {
-            table.bytes -= before.entry.bytes();
-            if before.hold.is_some() {
-                before.entry.end_hold();
-                table.say_of_held(entry.name(), GuardChange::Good);
-                self.revise();
-            }
+        let before = table.known.remove(&key);
+        table.bytes -= before.as_ref().map_or(0, |k| k.entry.bytes());
+        let before = before.filter(|k| k.entry.is_like(entry));
+        if let Some(held) = before.as_ref().filter(|k| k.hold.is_some()) {
+            held.entry.end_hold();
+            table.say_of_held(entry.name(), GuardChange::Good);
+            self.revise();
         }
         let same_group = |k: &Known| k.entry.data().map(|d| d.group) == entry.data().map(|d| d.group);
-        let first_good = before.filter(same_group).map_or(now, |k| k.first_good);
-        table.put(key, Known { entry: entry.clone(), first_good, last_good: now, hold: None }, now);
+        // From when it came, as its TTL is counted.
+        let came = entry.data().map_or(now, |d| d.stored);
+        let first_good = before.filter(same_group).map_or(came, |k| k.first_good);
+        table.put(key, Known { entry: entry.clone(), first_good, last_good: came, hold: None }, now);
     }
 
     /// A negative answer came that may not take the place of the last good one: the hold begins, where it has not.

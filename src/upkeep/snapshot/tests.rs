@@ -1,6 +1,8 @@
 //! Snapshots as files: who may have written them, what is read of them, when they are written.
 
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+
+use rustix::process::geteuid;
 
 use super::*;
 use crate::cache::entry::{Data, Kind, Packed};
