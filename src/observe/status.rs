@@ -272,7 +272,8 @@ pub fn page(s: &Snapshot) -> String {
     if s.guard.names_held > 0 {
         let _ = write!(
             body,
-            "<p class=w>{} names are held at their last known good answers; <code>evenkeel status</code> names them</p>",
+            "<p class=w>{} names are held at their last known good answers; \
+             <code>evenkeel status</code> names them</p>",
             s.guard.names_held
         );
     }

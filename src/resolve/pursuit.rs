@@ -7,10 +7,9 @@
 //! - One server is asked; when it is overdue or has failed, another is, while budget and attempts last. A server that
 //!   was asked before is asked again only when several times its hedge delay have passed. All stay listened to.
 //! - A positive answer of any tier settles. A negative one settles unless a better tier's attempt is still worth
-//!   waiting for: then it is pending, at most to that attempt's try time-out. A better tier that is fit and was not asked
-//!   is asked then. A negative answer of a lower tier never
-//!   stands in place of records that a better tier gave within `max_age`: then the question counts as failed, and the
-//!   records are served.
+//!   waiting for: then it is pending, at most to that attempt's try time-out. A better tier that is fit and was not
+//!   asked is asked then. A negative answer of a lower tier never stands in place of records that a better tier gave
+//!   within `max_age`: then the question counts as failed, and the records are served.
 //! - What would take the place of a guarded name's last good answer ([`Brief::guarded`]) is doubted: servers of the
 //!   other tiers are asked, one by one, and a good answer of theirs is taken. Where all say the same the last good
 //!   answer goes out and is held ([`Step::Hold`]). So is what a server says that turned against many names at once

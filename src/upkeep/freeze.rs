@@ -58,7 +58,8 @@ pub fn keep(directory: &Path, freeze: Freeze, tiers: TiersInUse, wall: WallTime,
     state::open(directory, FILE).map(drop)
 }
 
-/// What is left of a freeze that was kept, and the tiers that were in use. A file that says nothing that can be understood is taken away.
+/// What is left of a freeze that was kept, and the tiers that were in use. A file that says nothing that can be
+/// understood is taken away.
 ///
 /// # Errors
 ///

@@ -8,7 +8,8 @@
 //!   whoever is killed at any byte leaves the old file. Beside serving at most 4 MiB a second, by a thread of nice 19,
 //!   from which the kernel takes its rank for the disk; at the end, and by [`Snapshotter::write_now`], at once.
 //! - Not written anew while fewer than 1 % of the entries have changed; that counts as a success. A flush is due at
-//!   once, since what was flushed must not come back, and a guard's hold that began or ended within ten seconds. Never two at once: who is in haste ends the one beside serving.
+//!   once, since what was flushed must not come back, and a guard's hold that began or ended within ten seconds. Never
+//!   two at once: who is in haste ends the one beside serving.
 //! - Never before an existing file was read to its end: half a cache must not take the place of a whole one.
 //! - A write that fails is an event, the old file stays, and it is tried again at the next turn.
 //! - Not read: a symbolic link, no plain file, what others own or may write, or a directory that others may write; nor
