@@ -99,6 +99,11 @@ impl Gather for Running {
     }
 }
 
+/// In milliseconds, to the microsecond.
+fn millis(d: Duration) -> f64 {
+    d.as_micros() as f64 / 1e3
+}
+
 fn group_status(placed: &Placed, now: Moment) -> GroupStatus {
     let cell = &placed.cell;
     cell.with(|g| GroupStatus {
@@ -106,7 +111,7 @@ fn group_status(placed: &Placed, now: Moment) -> GroupStatus {
         zones: g.settings().zones.iter().map(Name::to_string).collect(),
         tier_in_use: if g.servers().is_empty() { 0 } else { g.tier_in_use() as u8 + 1 },
         belief: g.belief().word(),
-        patience_ms: g.patience().as_secs_f64() * 1e3,
+        patience_ms: millis(g.patience()),
         in_flight: g.bulkhead().in_flight().into(),
         in_flight_max: g.settings().in_flight_max.into(),
         servers: (0..g.servers().len()).map(|i| server_status(g, cell.faults(ServerId(i as u16)), i, now)).collect(),
@@ -134,8 +139,8 @@ fn server_status(g: &Group, faults: [u64; Fault::ALL.len()], index: usize, now: 
         tier: s.tier as u8 + 1,
         state,
         reason,
-        latency_ms: (s.latency().p50() > Duration::ZERO).then(|| s.latency().p50().as_secs_f64() * 1e3),
-        hedge_ms: Some(g.hedge_after(id).as_secs_f64() * 1e3),
+        latency_ms: (s.latency().p50() > Duration::ZERO).then(|| millis(s.latency().p50())),
+        hedge_ms: Some(millis(g.hedge_after(id))),
         questions: Questions { first, retry, hedge, probe, refresh },
         failures: Fault::ALL.iter().zip(faults).filter(|(_, n)| *n > 0).map(|(f, n)| (f.word(), n)).collect(),
     }
