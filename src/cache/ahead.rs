@@ -150,6 +150,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn another_groups_answer_shows_no_cache_and_one_that_extends_life_begins_the_count_anew() {
+        let (old, had) = (claimed(60, 0), data(Kind::Positive, 60, 0));
+        let follow = |new: &Data| {
+            let ahead = Ahead::default();
+            ahead.follow(KEY, new, Some((&old, &had)));
+            ahead
+        };
+        let mut other = data(Kind::Positive, 10, 50);
+        other.group = GroupStamp(2);
+        assert!(follow(&other).begins().is_some());
+        old.futile.store(3, Ordering::Relaxed);
+        assert_eq!(follow(&data(Kind::Positive, 10, 50)).skip.into_inner(), 15);
+        assert_eq!(follow(&data(Kind::Positive, 60, 50)).futile.into_inner(), 0);
+    }
+
     // A cache upstream gives 60 s, and what is left of them to who asks before they are over.
     #[test]
     fn behind_a_cache_it_is_tried_ever_less_often() {

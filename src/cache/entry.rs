@@ -393,6 +393,13 @@ mod tests {
         assert_eq!(at(100), Standing::Gone);
     }
 
+    #[test]
+    fn signatures_that_ran_out_end_a_hold_too() {
+        let entry = Entry::with_data(&question(), Data { signed_until: Moment::from_secs(100), ..data() });
+        entry.hold_until(Moment::from_secs(1000));
+        assert!(entry.held(Moment::from_secs(99)).is_some() && entry.held(Moment::from_secs(100)).is_none());
+    }
+
     fn question() -> Question<'static> {
         Question { name: b"\x07example\x00", qtype: 1, dnssec_ok: false, cd: false }
     }

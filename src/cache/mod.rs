@@ -312,6 +312,8 @@ impl Cache {
 mod tests {
     use super::*;
     use crate::cache::entry::{Data, Kind, Packed};
+    use crate::cache::guard::GuardSettings;
+    use crate::cache::guard::table::Hold;
     use crate::cache::store::MapStore;
 
     const DAY: Duration = Duration::from_secs(86_400);
@@ -319,8 +321,12 @@ mod tests {
         Question { name: b"\x03www\x04test\0", qtype: 1, dnssec_ok: false, cd: false };
 
     fn keep(cache: &Cache, kind: Kind, tier: u8, now: Moment) -> bool {
+        keep_of(cache, kind, tier, GroupStamp(1), now)
+    }
+
+    fn keep_of(cache: &Cache, kind: Kind, tier: u8, group: GroupStamp, now: Moment) -> bool {
         let packed = Packed::of_a_minute(kind);
-        let entry = Arc::new(Entry::with_data(&QUESTION, Data::new(packed, tier, GroupStamp(1), now)));
+        let entry = Arc::new(Entry::with_data(&QUESTION, Data::new(packed, tier, group, now)));
         cache.keep(cache.key(&QUESTION), &QUESTION, entry, DAY, now)
     }
 
@@ -339,6 +345,52 @@ mod tests {
         assert!(!keep(&cache, Kind::NxDomain, 1, at(300)), "and the primary's are remembered");
         assert_eq!(kind(&cache), Kind::Positive);
         assert!(keep(&cache, Kind::NxDomain, 0, at(300)), "the primary's own word counts");
+    }
+
+    #[test]
+    fn in_a_freeze_only_what_is_good_takes_the_place_of_what_is_good_and_can_be_served() {
+        let at = Moment::from_secs;
+        let frozen = || {
+            let cache = Cache::new(Arc::new(MapStore::default()), Keys::new([0; 16]));
+            cache.set_freeze(Some(Freeze { since: at(0), until: at(200_000) }));
+            keep(&cache, Kind::Positive, 0, at(0));
+            cache
+        };
+        let cache = frozen();
+        assert!(!keep(&cache, Kind::NxDomain, 0, at(100)) && !keep(&cache, Kind::NoData, 0, at(100)));
+        assert!(keep(&cache, Kind::Positive, 0, at(100)), "an address may change");
+        assert!(keep(&cache, Kind::NxDomain, 0, at(200_000)), "once it is over");
+        assert!(!keep_of(&frozen(), Kind::NxDomain, 0, GroupStamp(2), at(100)), "nor does another group's word");
+        assert!(keep(&frozen(), Kind::NxDomain, 0, at(60 + 86_400)), "what cannot be served any more");
+    }
+
+    #[test]
+    fn what_guards_knew_is_put_back_where_it_can_be_served_and_nothing_newer_is_there() {
+        let at = Moment::from_secs;
+        let entry = |stored| {
+            let data = Data::new(Packed::of_a_minute(Kind::Positive), 0, GroupStamp(1), at(stored));
+            Arc::new(Entry::with_data(&QUESTION, data))
+        };
+        // Is it there, and how often has the name failed?
+        let restored = |held: bool, there: Option<u64>, now| {
+            let cache = Cache::new(Arc::new(MapStore::default()), Keys::new([0; 16]));
+            let key = cache.key(&QUESTION);
+            cache.guards().set(&[GuardSettings { names: vec!["www.test".parse().unwrap()], ..Default::default() }]);
+            if let Some(stored) = there {
+                cache.restore(key, &QUESTION, entry(stored));
+                cache.remember(key, &QUESTION, (Some(22), [].into()), (GroupStamp(1), 0), at(now));
+            }
+            let (kept, hold) = (entry(10), held.then_some(Hold { since: at(10), until: at(1 << 20) }));
+            let known = Known { entry: kept.clone(), first_good: at(10), last_good: at(10), hold };
+            cache.restore_guarded(key, &QUESTION, known, DAY, at(now));
+            let found = cache.look(key, &QUESTION)?;
+            Some((Arc::ptr_eq(&found, &kept), found.failures_in_a_row(GroupStamp(1), 0)))
+        };
+        assert_eq!(restored(false, None, 100), Some((true, 0)));
+        assert_eq!(restored(false, None, 100_000), None, "too old");
+        assert_eq!(restored(true, None, 100_000), Some((true, 0)), "too old, and held");
+        assert_eq!(restored(true, Some(10), 100), Some((true, 1)), "a copy of it that knows of no hold");
+        assert_eq!(restored(true, Some(20), 100), Some((false, 1)), "what came since");
     }
 
     // complaints 6 and 7: a failure took the place of what was good.

@@ -331,6 +331,28 @@ fn nobody_yields_to_what_is_asked_ahead_and_its_refusal_is_not_counted() {
     assert_eq!(w.desk.group().bulkhead().rejected()[0].1, 0);
 }
 
+#[test]
+fn where_another_question_would_be_made_room_for_what_is_asked_ahead_is_not() {
+    let mut w = World::warm(|name| if name.contains("slow") { Does::Silent } else { Does::Answers(2) });
+    w.settings.in_flight_max = 1;
+    w.rewarm();
+    w.ask("www.slow.test", CLIENT).unwrap();
+    w.speaks();
+    w.pass(MS(310));
+    w.speaks();
+    assert!(w.desk.group_mut().allows_ahead(&wire("www.good.test"), w.now), "nothing else is in its way");
+    assert!(!w.ahead("www.good.test"));
+    assert!(w.ask("www.good.test", CLIENT).is_some());
+}
+
+#[test]
+fn what_is_asked_ahead_takes_the_price_of_one_refresh() {
+    let mut w = World::warm(|_| Does::Answers(1));
+    assert_eq!((0..100).filter(|n| w.ahead(&format!("n{n}.test"))).count(), 10);
+    let left = (100..300).filter(|n| w.refresh(&format!("n{n}.test"))).count();
+    assert_eq!(left, REFRESHES_PER_SECOND as usize - 10);
+}
+
 // Ten thousand popular names of one TTL that came in one moment: a process that starts, or a herd before it.
 #[test]
 fn ten_thousand_names_that_run_out_together_are_asked_ahead_one_by_one() {

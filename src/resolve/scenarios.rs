@@ -417,6 +417,84 @@ fn a_late_good_answer_of_another_tier_is_kept_though_the_hold_has_begun() {
 }
 
 #[test]
+fn a_denial_that_comes_after_the_hold_has_begun_is_dropped() {
+    let seen = guarded(&[denies(5), denies(900)]).ask("a.example", KNOWN);
+    assert_eq!((seen.what.as_str(), seen.holds, seen.kept), ("stale after 150 ms", 1, 0));
+}
+
+#[test]
+fn a_second_opinion_is_paid_for_and_waited_for_where_nothing_is_left() {
+    let mut w = World::new(&[denies(5), answers(7)]);
+    w.settings.hedge.budget = 0.0;
+    w.reset();
+    w.warm_up();
+    w.guarded = true;
+    while w.group.allows_second(ClientHash(2), false, w.now) {}
+    let seen = w.ask("a.example", KNOWN);
+    assert_eq!(seen.asks, ["first 0 at 0", "retry 1 at 55"]);
+    assert_eq!((seen.what.as_str(), seen.holds), ("fresh tier 1 after 62 ms", 0));
+}
+
+#[test]
+fn a_freeze_remembers_that_nothing_new_was_taken() {
+    let mut w = World::new(&[denies(5)]);
+    w.warm_up();
+    w.group.set_freeze(Some(Freeze { since: w.now, until: w.now + Duration::from_secs(60) }));
+    assert_eq!(w.ask("a.example", KNOWN).remembered, 1, "who asks next does not ask the servers too");
+}
+
+#[test]
+fn of_names_that_are_not_guarded_one_other_server_is_asked() {
+    let fails = Does::Fails { after_ms: 1, fault: Fault::ServFail };
+    let mut w = World::new(&[denies(5), fails, answers(5)]);
+    w.warm_up();
+    let ask = |w: &mut World, n: usize| w.ask(&format!("n{n}.z{}.test", n % 5), KNOWN).asks.len();
+    let asks: Vec<usize> = (0..25).map(|n| ask(&mut w, n)).collect();
+    assert_eq!(asks, [vec![1; 19], vec![2; 6]].concat());
+}
+
+#[test]
+fn what_an_earlier_pursuit_was_told_takes_no_good_answer_away() {
+    let mut w = guarded(&[denies(5)]);
+    w.group.set_freeze(Some(Freeze { since: w.now, until: w.now + Duration::from_secs(60) }));
+    let question = Question { name: b"\x01a\x00", qtype: 1, dnssec_ok: false, cd: false };
+    let now = w.now;
+    let entry = |kind, group| Arc::new(Entry::with_data(&question, Data::new(packed(kind), 0, group, now)));
+    for (what, kind, group, is_guarded, open) in [
+        ("guarded", Kind::NxDomain, STAMP, true, true),
+        ("frozen", Kind::NxDomain, STAMP, false, true),
+        ("good", Kind::Positive, STAMP, true, false),
+        ("frozen, another group's", Kind::NxDomain, GroupStamp(STAMP.0 + 1), false, true),
+    ] {
+        let known = entry(Kind::Positive, group);
+        let (stale, guarded) = (Some(known.clone()), is_guarded.then_some(known));
+        let brief = Brief {
+            question: question.to_owned(),
+            client: ClientHash(1),
+            group: STAMP,
+            stale,
+            guarded,
+            refresh: false,
+        };
+        let mut pursuit = Pursuit::<()>::new(brief, &w.group, now);
+        pursuit.on_kept(&entry(kind, STAMP), &mut w.group, now);
+        assert_eq!(pursuit.is_open(), open, "{what}");
+    }
+}
+
+#[test]
+fn of_each_name_one_opinion_counts_and_who_gives_it_has_not_turned() {
+    let mut w = guarded(&[denies(5), denies(5), denies(5)]);
+    for n in 0..39 {
+        w.ask(&format!("n{n}.z{}.test", n % 5), KNOWN);
+        let asked = n >= 19;
+        assert_eq!(w.group.wants_second_opinion(ServerId(0), w.now), asked && n < 38, "{n}");
+        w.pass(MS(50));
+    }
+    assert!((1..3).all(|n| !w.group.wants_second_opinion(ServerId(n), w.now)));
+}
+
+#[test]
 fn a_name_that_is_not_guarded_is_gone_at_once() {
     let mut w = guarded(&[denies(5), answers(5), answers(5)]);
     w.guarded = false;

@@ -8,6 +8,7 @@ use super::admit::{AdmitSettings, Allowed, OwnNetworks};
 use super::local::LocalSettings;
 use super::*;
 use crate::cache::entry::{Failure, Kind, Packed};
+use crate::cache::freshness::Freeze;
 use crate::cache::guard::GuardSettings;
 use crate::cache::key::Keys;
 use crate::cache::store::{MapStore, Store};
@@ -18,6 +19,8 @@ use crate::wire::{Name, edns, flag, reply};
 const NAME: &[u8] = b"\x03www\x07example\x00";
 const STAMP: GroupStamp = GroupStamp(1);
 const TTL: u32 = 60;
+/// Longer than `max_age`.
+const HOLD: u64 = 172_800;
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 #[test]
@@ -134,6 +137,45 @@ fn a_failure_to_ask_ahead_leaves_the_answer_fresh() {
     world.fail_until(Bits::NONE, 58);
     assert_eq!(world.ask(57, &Ask::default()), "NOERROR 1 ttl 3");
     assert_eq!(world.ask(60, &Ask::default()), "open, stale after 150 ms");
+}
+
+//------------ What a guard holds ------------------------------------------------------------------------------------
+
+#[test]
+fn what_is_held_goes_out_at_once_whatever_its_age_and_is_asked_again_every_half_minute() {
+    let world = World::healthy();
+    world.hold(STAMP);
+    for (at, opens) in [(60, true), (89, false), (94, true), (100_000, true), (100_001, false)] {
+        let want = format!("NOERROR 1 ttl 30 ede 3{}", if opens { ", open" } else { "" });
+        assert_eq!(world.ask(at, &Ask::default()), want, "{at}");
+    }
+    let mut out = [0; 1232];
+    world.serve(100_002, &Ask::default(), &mut out);
+    assert!(out.windows(15).any(|w| w == b"last known good"), "it says why");
+    assert_eq!(world.ask(HOLD, &Ask::default()), "open", "it is over");
+}
+
+#[test]
+fn what_is_held_is_served_though_the_cache_has_lost_it_and_never_for_another_group() {
+    let (world, lost) = (World::healthy(), World::healthy());
+    world.hold(STAMP);
+    lost.guard();
+    for known in world.cache.guards().all() {
+        assert!(lost.cache.guards().restore(lost.cache.key(&Bits::NONE.question()), known, at(100)));
+    }
+    assert_eq!(lost.ask(100, &Ask::default()), "NOERROR 1 ttl 30 ede 3, open");
+    let other = World::healthy();
+    other.hold(GroupStamp(9));
+    assert_eq!(other.ask(100, &Ask::default()), "open, stale after 150 ms");
+}
+
+#[test]
+fn in_a_freeze_what_could_be_served_when_it_began_is_served_to_its_end() {
+    let world = World::untried();
+    world.know(Kind::Positive, Bits::NONE, STAMP);
+    world.cache.set_freeze(Some(Freeze { since: at(86_000), until: at(100_000) }));
+    assert_eq!(world.ask(99_999, &Ask::default()), "NOERROR 1 ttl 30 ede 3, open");
+    assert_eq!(world.ask(100_000, &Ask::default()), "open");
 }
 
 //------------ Whose answer ------------------------------------------------------------------------------------------
@@ -348,6 +390,20 @@ impl World {
         let data = Data::new(packed(kind), 0, group, at(0));
         let entry = Arc::new(Entry::with_data(&question, data));
         self.cache.keep(self.cache.key(&question), &question, entry, Duration::from_secs(86_400), at(0));
+    }
+
+    fn guard(&self) {
+        let hold = Duration::from_secs(HOLD);
+        let names = vec!["www.example".parse().unwrap()];
+        self.cache.guards().set(&[GuardSettings { names, hold, min_good: Duration::ZERO }]);
+    }
+
+    /// Knows the name, and holds it from the moment 0 on.
+    fn hold(&self, group: GroupStamp) {
+        self.guard();
+        self.know(Kind::Positive, Bits::NONE, group);
+        let question = Bits::NONE.question();
+        self.cache.guards().hold(self.cache.key(&question), &question, at(0));
     }
 
     fn fail(&self, bits: Bits) {

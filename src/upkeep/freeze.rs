@@ -114,6 +114,16 @@ mod tests {
     }
 
     #[test]
+    fn a_freeze_that_is_kept_again_counts_from_its_own_beginning() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = Moment::from_secs;
+        keep(dir.path(), Freeze { since: at(1000), until: at(4600) }, TiersInUse::new(), WallTime(5600), at(1600))
+            .unwrap();
+        let left = kept(dir.path(), WallTime(5600), at(50_000)).unwrap();
+        assert_eq!(left.unwrap().0, Freeze { since: at(49_400), until: at(53_000) });
+    }
+
+    #[test]
     fn a_file_that_makes_no_sense_is_no_freeze() {
         let dir = tempfile::tempdir().unwrap();
         for text in

@@ -14,7 +14,7 @@ use rustix::process::geteuid;
 ///
 /// # Errors
 ///
-/// What the system says, or that the file or the directory belongs to somebody else or may be written by others.
+/// What the system says, or that the file or the directory belongs to another user or may be written by others.
 pub fn open(directory: &Path, name: &str) -> io::Result<File> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(directory.join(name))?;
@@ -97,5 +97,17 @@ mod tests {
         mode(dir.path(), 0o700);
         symlink(&file, dir.path().join("y")).unwrap();
         assert!(open(dir.path(), "y").is_err());
+        if geteuid().is_root() {
+            std::os::unix::fs::chown(&file, Some(12_345), None).unwrap();
+            assert!(open(dir.path(), "x").unwrap_err().to_string().starts_with("it belongs to another user"));
+        }
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("x")).unwrap();
+        assert!(replace(dir.path(), "x", b"one").is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

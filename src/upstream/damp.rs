@@ -76,6 +76,8 @@ mod tests {
         d.on_unfit(HOLD, Moment::from_secs(39));
         let at = |s| d.hold(HOLD, Moment::from_secs(s)).as_secs();
         assert_eq!([at(39), at(78), at(79)], [20, 20, 10]);
+        d.on_unfit(HOLD, Moment::from_secs(79));
+        assert_eq!(d.hold(HOLD, Moment::from_secs(79)), HOLD, "what quiet has forgotten stays so");
         let mut d = Damp::default();
         d.on_unfit(HOLD, Moment::from_secs(1));
         assert_eq!(d.hold(HOLD, Moment::from_secs(1)), HOLD);

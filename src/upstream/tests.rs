@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::group::{AskKind, Belief, Change};
 use super::health::{Evidence, Probe};
 use super::{ClientHash, Group, GroupSettings, Order, ServerId, ServerSettings, ZoneHash};
+use crate::cache::freshness::Freeze;
 use crate::clock::Moment;
 use crate::limits::BUDGET_BURST;
 use crate::wire::Name;
@@ -314,6 +315,55 @@ fn a_group_is_dark_when_nobody_is_fit_and_asked_little_when_all_are_down() {
     assert!(group.take_changes().contains(&Change::Down(PRIMARY, Evidence::Silence)));
     answer(&mut group, ServerId(2), QUICK, Moment::from_secs(3));
     assert_eq!(group.belief(), Belief::Healthy);
+}
+
+#[test]
+fn a_second_opinion_is_had_of_a_fit_server_of_another_tier_first() {
+    let group = group();
+    let another = |group: &Group, asked: &[u8], tier| group.another(asked, tier, false, Moment::ZERO);
+    assert_eq!(another(&group, &[1, 0, 0], 0), Some(ServerId(1)));
+    assert_eq!(another(&group, &[0, 0, 1], 2), Some(PRIMARY));
+    assert_eq!(another(&group, &[0, 0, 0], 0), Some(ServerId(1)));
+    assert_eq!(another(&group, &[0, 1, 1], 0), Some(PRIMARY), "where there is no other");
+    assert_eq!(another(&group, &[1, 1, 1], 0), None);
+    let group = without_primary(Moment::ZERO);
+    assert_eq!(another(&group, &[0, 1, 0], 1), Some(ServerId(2)));
+}
+
+#[test]
+fn a_server_that_is_alone_is_doubted_by_nobody() {
+    let mut group = Group::new(
+        GroupSettings {
+            tiers: [vec![ServerSettings::at(([192, 0, 2, 0], 53).into())], vec![], vec![]],
+            ..GroupSettings::default()
+        },
+        Moment::ZERO,
+    );
+    (0..40).for_each(|n| group.on_turned(PRIMARY, &wire(&format!("n{n}.z{}.test", n % 5)), Moment::ZERO));
+    assert!(!group.wants_second_opinion(PRIMARY, Moment::ZERO));
+}
+
+#[test]
+fn what_is_asked_ahead_is_paid_from_refreshes_too_and_not_of_a_failing_zone() {
+    let mut group = group();
+    let name = wire("www.test");
+    assert!((0..5).all(|_| group.allows_ahead(&name, Moment::ZERO)));
+    assert_eq!((0..200).filter(|_| group.allows_refresh(Moment::ZERO)).count(), 95);
+    let mut group = self::group();
+    (0..8).for_each(|n| group.on_unanswered(&wire(&format!("a{n}.dead.test")), Moment::ZERO));
+    assert!(!group.allows_ahead(&wire("a9.dead.test"), Moment::ZERO) && group.allows_ahead(&name, Moment::ZERO));
+}
+
+#[test]
+fn a_group_with_new_settings_is_frozen_as_it_was_and_takes_no_better_tier() {
+    let now = Moment::from_secs(1);
+    let mut old = without_primary(now);
+    let freeze = Freeze { since: now, until: Moment::from_secs(1000) };
+    old.set_freeze(Some(freeze));
+    let later = Moment::from_secs(900);
+    let (group, _) = Group::adopt(old.settings().clone(), &mut old, later);
+    assert!(group.is_frozen(later));
+    assert_eq!(group.max_age(later), old.settings().stale.max_age + Duration::from_secs(899));
 }
 
 #[test]

@@ -290,6 +290,20 @@ mod tests {
         assert_eq!(shifts, 1);
     }
 
+    // Who is in use and unfit with all others flaps no more: a long outage leaves no penalty.
+    #[test]
+    fn while_nobody_is_fit_flaps_are_forgotten() {
+        let mut t = Tiers::new([Fit; 3]);
+        for (s, primary) in [(1, Unfit), (2, Fit), (12, Fit), (13, Unfit), (14, Fit), (34, Fit)] {
+            on(&mut t, [primary, Fit, Fit], Moment::from_secs(s));
+        }
+        assert_eq!((t.in_use(), t.hold(PACE, Moment::from_secs(34)).as_secs()), (0, 20));
+        for s in 35..100 {
+            on(&mut t, [Unfit; 3], Moment::from_secs(s));
+        }
+        assert_eq!(t.hold(PACE, Moment::from_secs(100)), PACE.hold);
+    }
+
     #[test]
     fn each_flap_doubles_the_hold() {
         let mut t = Tiers::new([Fit; 3]);

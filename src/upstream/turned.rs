@@ -177,6 +177,42 @@ mod tests {
     }
 
     #[test]
+    fn names_count_once_and_each_server_for_itself_and_what_is_seen_is_bounded() {
+        let (mut repeated, mut two) = (Turned::default(), Turned::default());
+        let now = Moment::from_secs(100);
+        for n in 0..1000 {
+            let name: crate::wire::Name = format!("n{}.z{}.test", n % 19, n % 19 % 4).parse().unwrap();
+            repeated.on_turned(SERVER, name.as_wire(), now);
+        }
+        for n in 0..38u16 {
+            let name: crate::wire::Name = format!("n{n}.z{}.test", n % 8).parse().unwrap();
+            two.on_turned(ServerId((n % 2) as _), name.as_wire(), now);
+        }
+        assert!(!repeated.wants_second_opinion(SERVER, now));
+        assert!(!two.wants_second_opinion(SERVER, now) && !two.wants_second_opinion(ServerId(1), now));
+        assert_eq!(repeated.seen.len(), SEEN_MAX);
+    }
+
+    #[test]
+    fn a_stage_is_over_at_its_end_though_nobody_has_looked() {
+        let (mut suspected, mut agreed) = (Turned::default(), Turned::default());
+        let now = turn(&mut suspected, 20, 4, Duration::from_millis(10));
+        turn(&mut agreed, 20, 4, Duration::from_millis(10));
+        for n in 0..20 {
+            suspected.on_second_opinion(SERVER, true, now);
+            agreed.on_second_opinion(SERVER, n == 0, now);
+        }
+        let end = now + Duration::from_secs(60);
+        suspected.on_second_opinion(SERVER, false, now + Duration::from_secs(50));
+        assert!(!suspected.wants_second_opinion(SERVER, end), "what others have not extends nothing");
+        for n in 0..20 {
+            let name: crate::wire::Name = format!("m{n}.z{}.test", n % 4).parse().unwrap();
+            agreed.on_turned(SERVER, name.as_wire(), end);
+        }
+        assert!(agreed.wants_second_opinion(SERVER, end));
+    }
+
+    #[test]
     fn where_others_say_the_same_no_more_is_asked_for_a_while() {
         let mut t = Turned::default();
         let now = turn(&mut t, 20, 4, Duration::from_millis(10));

@@ -188,6 +188,15 @@ fn a_freeze_keeps_what_is_good_and_the_tier_in_use_and_outlives_a_restart() {
     assert_eq!(daemon.metric("evenkeel_tier_in_use"), 2.0, "no tier moves up");
     all_have(&daemon, "other", KNOWN);
     assert_eq!(daemon.ask("never.seen.", rtype::A).rcode, rcode::NXDOMAIN, "what was never good may be gone");
+    let kept = || {
+        let text = std::fs::read_to_string(daemon.directory().join("state/freeze.json")).unwrap();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()
+    };
+    let (first, longer) = (kept(), daemon.command(&["freeze", "--for", "2h"]));
+    assert_eq!(longer.code, Some(0));
+    assert_eq!(first["since_unix"], kept()["since_unix"], "a longer one counts from the beginning of the first");
+    assert!(first["until_unix"].as_i64() < kept()["until_unix"].as_i64());
+    assert_eq!(kept()["tiers"]["default"], 2);
 
     let directory = daemon.kill();
     let daemon = Daemon::start_in(directory, &tiers(&[&[first.address()], &[second.address()]], quick), &[]);

@@ -427,8 +427,12 @@ mod tests {
         }
 
         fn keep(&self, name: &str, kind: Kind, group: GroupStamp) -> bool {
+            self.keep_packed(name, Packed::of_a_minute(kind), group)
+        }
+
+        fn keep_packed(&self, name: &str, packed: Packed, group: GroupStamp) -> bool {
             let (key, question) = self.question(name);
-            let data = Data::new(Packed::of_a_minute(kind), 0, group, self.now);
+            let data = Data::new(packed, 0, group, self.now);
             let entry = Arc::new(Entry::with_data(&question.view(), data));
             self.cache.keep(key, &question.view(), entry, DAY, self.now)
         }
@@ -469,6 +473,11 @@ mod tests {
             let name: Name = name.parse().unwrap();
             let question = Question { name: name.as_wire(), qtype: 1, dnssec_ok: false, cd: false };
             (self.cache.key(&question), question.to_owned())
+        }
+
+        fn is_known(&self, name: &str) -> bool {
+            let (key, question) = self.question(name);
+            self.cache.guards().known(key, &question.view()).is_some()
         }
 
         fn changes(&self) -> Vec<String> {
@@ -647,6 +656,82 @@ mod tests {
     }
 
     #[test]
+    fn a_hold_that_good_answers_ended_is_counted_no_more_and_does_not_end_what_they_began() {
+        let mut w = World::new();
+        w.good_for("a.test", 700);
+        assert!(!w.deny("a.test"));
+        w.good("a.test");
+        assert_eq!(w.cache.guards().count(w.now), (0, 1));
+        w.pass(60);
+        assert!(!w.deny("a.test"), "it is protected, and not for what was left");
+    }
+
+    #[test]
+    fn another_groups_good_answer_begins_anew_and_one_that_leads_nowhere_is_none() {
+        let mut w = World::new();
+        w.good("a.test");
+        w.pass(600);
+        assert!(w.keep("a.test", Kind::Positive, GroupStamp(2)));
+        assert!(w.keep("a.test", Kind::NxDomain, GroupStamp(2)), "of that group it is known for no time");
+        let nowhere = Packed { good: false, ..Packed::of_a_minute(Kind::Positive) };
+        assert!(w.keep_packed("b.test", nowhere, GROUP));
+        assert!(!w.is_known("a.test") && !w.is_known("b.test"));
+    }
+
+    #[test]
+    fn a_hold_of_no_time_holds_nothing() {
+        let mut w = World::new();
+        let none =
+            GuardSettings { names: vec!["*.test".parse().unwrap()], hold: Duration::ZERO, ..Default::default() };
+        w.cache.guards().set(&[none]);
+        w.good_for("a.test", 700);
+        assert!(w.deny("a.test"));
+    }
+
+    #[test]
+    fn a_release_is_of_its_name_alone_and_the_types_of_a_name_are_told_once() {
+        let mut w = World::new();
+        let name: Name = "a.test".parse().unwrap();
+        let aaaa = Question { name: name.as_wire(), qtype: 28, dnssec_ok: false, cd: false };
+        for pause in [640, 60] {
+            let data = Data::new(Packed::of_a_minute(Kind::Positive), 0, GROUP, w.now);
+            let entry = Arc::new(Entry::with_data(&aaaa, data));
+            assert!(w.cache.keep(w.cache.key(&aaaa), &aaaa, entry, DAY, w.now));
+            ["a.test", "b.test"].into_iter().for_each(|name| w.good(name));
+            w.pass(pause);
+        }
+        assert!(!w.deny("a.test") && !w.deny("b.test"));
+        w.pass(1);
+        w.cache.guards().hold(w.cache.key(&aaaa), &aaaa, w.now);
+        assert_eq!(w.changes(), ["held a.test. 60", "held b.test. 60"]);
+        assert_eq!(w.cache.guards().release(name.as_wire(), w.now), 2);
+        assert!(!w.is_held("a.test") && w.is_held("b.test"));
+    }
+
+    #[test]
+    fn what_is_no_longer_guarded_is_held_no_more_and_takes_no_room() {
+        let mut w = World::new();
+        w.good_for("a.test", 700);
+        assert!(!w.deny("a.test"));
+        w.cache.guards().set(&[]);
+        assert!(!w.is_held("a.test") && !w.is_known("a.test"));
+        assert_eq!(w.cache.guards().table().bytes, 0);
+        assert!(w.deny("a.test"));
+    }
+
+    #[test]
+    fn large_answers_are_bounded_by_their_bytes() {
+        let mut w = World::new();
+        for n in 0..400 {
+            w.now = w.now + Duration::from_millis(1);
+            let large = Packed { wire: vec![0; 60_000], ..Packed::of_a_minute(Kind::Positive) };
+            assert!(w.keep_packed(&format!("n{n}.test"), large, GROUP));
+        }
+        let bytes = w.cache.guards().table().bytes;
+        assert!((GUARDED_BYTES_MAX * 8 / 10..=GUARDED_BYTES_MAX).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
     fn it_is_bounded_and_what_was_good_the_longest_ago_goes_first() {
         let mut w = World::new();
         w.good_for("old.test", 700);
@@ -663,6 +748,7 @@ mod tests {
         assert!(!w.deny("long.test"), "and so does what was good for long");
         let bytes: usize = all.iter().map(|k| k.entry.bytes()).sum();
         assert_eq!(w.cache.guards().table().bytes, bytes);
+        assert!(!w.is_known("n0.test") && w.is_known(&format!("n{}.test", GUARDED_MAX + 4)));
         w.cache.guards().flush(&|_| true);
         assert_eq!(w.cache.guards().table().bytes, 0);
     }

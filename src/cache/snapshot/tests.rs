@@ -166,7 +166,10 @@ fn a_hold_goes_on_after_a_restart_for_what_is_left_of_it_and_no_longer_than_any_
         let question = record.entry.question(&mut [0; 255]).unwrap().to_owned();
         let since = Since { elapsed: Duration::from_secs(later), now: NOW };
         let vetted = Vetted { max_age: STALE_AGE_MAX.max * 100, ..vetted(60, Kind::Positive) };
-        record.restored(&question.view(), vetted, since).map(|k| (NOW.since(k.first_good), k.hold))
+        record.restored(&question.view(), vetted, since).map(|k| {
+            assert_eq!(NOW.since(k.last_good).as_secs(), 90 + later);
+            (NOW.since(k.first_good), k.hold)
+        })
     };
     let left = |hold: Option<Hold>| hold.map(|h| (NOW.since(h.since).as_secs(), NOW.until(h.until).as_secs()));
     let (good_for, hold_now) = at(hold, 40).unwrap();
@@ -199,6 +202,7 @@ fn an_entry_has_the_age_that_it_had_and_the_time_since() {
         ("with a clock of 1970", 0, NOW, Some(10)),
         ("a minute after a reboot", WALL_MS + hour, Moment::ZERO + crate::clock::BEFORE_BOOT, Some(3610)),
         ("where moments do not reach back so far", WALL_MS + hour, Moment::from_secs(60), Some(60)),
+        ("there a year later", WALL_MS + 365 * 86_400_000, Moment::from_secs(60), None),
     ] {
         let entry = restored(&content.entries[0], 60, Since::new(WALL_MS, wall_ms, now));
         let age = entry.ok().map(|e| now.since(e.data().unwrap().stored).as_secs());
@@ -253,6 +257,62 @@ fn a_better_tier_vouches_no_longer_than_it_did() {
     // A moment of vouching has lost its lowest two bits.
     assert_eq!(vouched(1000), Some((0, NOW + HOUR)));
     assert_eq!(vouched(3_600_000), None);
+}
+
+#[test]
+fn only_a_better_tier_vouches_for_records_and_no_longer_than_any_may() {
+    let file = file(&[entry("www.test", 60, 10)]);
+    let (_, content) = read(&file, 64).unwrap();
+    let vouched = |by, span, kind| {
+        let record = EntryRecord { vouched: Some((by, span)), ..content.entries[0].record() };
+        let question = record.question(&mut [0; 255]).unwrap().to_owned();
+        let entry = record.restored(&question.view(), vetted(60, kind), Since::new(WALL_MS, WALL_MS, NOW)).unwrap();
+        entry.vouched().map(|(tier, until)| (tier, NOW.until(until)))
+    };
+    assert_eq!(vouched(0, HOUR, Kind::Positive), Some((0, HOUR)));
+    assert_eq!(vouched(1, HOUR, Kind::Positive), None, "its own tier");
+    assert_eq!(vouched(0, HOUR, Kind::NxDomain), None);
+    let longest = STALE_AGE_MAX.max + TTL_MAX.max;
+    assert_eq!(vouched(0, DAY * 10_000, Kind::Positive), Some((0, longest)));
+}
+
+#[test]
+fn a_stale_answer_whose_signatures_ran_out_is_left_out() {
+    let file = file(&[entry("www.test", 60, 100)]);
+    let (_, content) = read(&file, 64).unwrap();
+    let record = content.entries[0].record();
+    let mut vetted = vetted(60, Kind::Positive);
+    vetted.packed.signed_until = NOW;
+    let question = record.question(&mut [0; 255]).unwrap().to_owned();
+    let entry = record.restored(&question.view(), vetted, Since::new(WALL_MS, WALL_MS, NOW));
+    assert_eq!(entry.unwrap_err(), LeftOut::TooOld);
+}
+
+// Whoever can write the file can make any hash.
+#[test]
+fn a_right_hash_makes_no_snapshot_of_what_has_no_end_or_a_head_of_no_length() {
+    let sealed = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = file(&[]);
+        bytes.truncate(bytes.len() - HASH_BYTES);
+        change(&mut bytes);
+        let hash = siphasher::sip128::SipHasher13::new().hash(&bytes).as_u128();
+        bytes.extend(hash.to_be_bytes());
+        read(&bytes, 64).map(drop)
+    };
+    assert_eq!(sealed(&|_| {}), Ok(()));
+    for (what, change) in [
+        (
+            "no end",
+            &(|b: &mut Vec<u8>| {
+                let at = b.len() - 16;
+                b[at] = b'x';
+            }) as &dyn Fn(&mut Vec<u8>),
+        ),
+        ("a head too short", &|b| b[12..16].copy_from_slice(&39u32.to_be_bytes())),
+        ("a head too long", &|b| b[12..16].copy_from_slice(&4097u32.to_be_bytes())),
+    ] {
+        assert_eq!(sealed(change), Err(Refusal::Torn), "{what}");
+    }
 }
 
 //------------ Entries that do not pass ------------------------------------------------------------------------------

@@ -318,6 +318,102 @@ fn the_machine_is_not_told_by_its_id() {
     assert_eq!(machine(), machine());
 }
 
+#[test]
+fn what_guards_knew_of_another_group_or_for_longer_than_it_can_be_served_is_not_put_back() {
+    let guards = [GuardSettings { names: vec!["*.test".parse().unwrap()], ..guard() }];
+    let w = world();
+    w.cache.guards().set(&guards);
+    w.keep("old.test", DAY * 3);
+    w.written();
+    let again = w.restarted();
+    again.cache.guards().set(&guards);
+    again.read();
+    assert_eq!(again.cache.guards().all().len(), 1, "it is known");
+    assert!(again.data("old.test", |_| ()).is_none(), "and not served");
+    let mut other = w.restarted();
+    other.cache.guards().set(&guards);
+    other.around.group.servers = vec!["udp://192.0.2.9:53".into()];
+    other.read();
+    assert!(other.cache.guards().all().is_empty());
+    let flushed = w.restarted();
+    flushed.cache.guards().set(&guards);
+    flushed.snapshotter.flush(|_| true);
+    flushed.read();
+    assert!(flushed.cache.guards().all().is_empty(), "what was flushed meanwhile");
+}
+
+#[test]
+fn what_would_not_be_stored_is_not_restored_and_the_ad_of_servers_that_went_counts_for_nothing() {
+    let w = world();
+    w.keep("www.test", Duration::ZERO);
+    w.written();
+    let mut again = w.restarted();
+    again.around.ttl.max = 0;
+    assert_eq!((again.read().left_out, again.data("www.test", |_| ())), (1, None));
+    let mut again = w.restarted();
+    again.around.trust_ad = true;
+    again.around.group.servers = vec!["udp://192.0.2.9:53".into()];
+    again.read();
+    assert_eq!(again.data("www.test", |d| d.stored().wire[3] & flag::AD as u8), Some(0));
+}
+
+#[test]
+fn what_was_in_hand_when_it_was_flushed_is_gone_after_reading_and_those_who_wait_are_told() {
+    let w = world();
+    w.keep("www.test", Duration::ZERO);
+    w.keep("other.test", Duration::ZERO);
+    w.written();
+    let again = w.restarted();
+    again.snapshotter.flush(|e| e.name() == wire("www.test"));
+    let name = wire("www.test");
+    let question = question(&name);
+    let in_hand = w.cache.look(w.cache.key(&question), &question).unwrap();
+    assert!(again.cache.restore(again.cache.key(&question), &question, in_hand));
+    let status = again.read();
+    assert_eq!((status.restored, status.left_out), (1, 1));
+    assert!(again.data("www.test", |_| ()).is_none());
+    assert_eq!(again.around.offers.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_refused_file_and_a_write_that_failed_are_due_though_nothing_has_changed() {
+    let w = world();
+    (0..201).for_each(|n| w.keep(&format!("n{n}.test"), Duration::ZERO));
+    w.written();
+    fs::write(w.file(), "nonsense").unwrap();
+    let again = w.restarted();
+    assert!(again.read().refused.is_some());
+    let write = |w: &World| w.snapshotter.write_where_changed(&w.around, Pace::Beside, SNAPSHOT_CHANGED_SHARE);
+    write(&again);
+    assert!(again.snapshotter.status().refused.is_none());
+
+    write(&w);
+    fs::create_dir(w.directory().join(DRAFT)).unwrap();
+    w.snapshotter.flush(|_| false);
+    assert!(w.snapshotter.write_now(&w.around).is_err());
+    let flushes = |w: &World| lock(&w.snapshotter.standing).flushes == w.snapshotter.flushes.load(Ordering::Relaxed);
+    assert!(flushes(&w), "a flush that cannot be written waits for the next turn");
+    fs::remove_dir(w.directory().join(DRAFT)).unwrap();
+    write(&w);
+    assert_eq!(w.snapshotter.status().failing, None);
+    lock(&w.snapshotter.standing).good = None;
+    write(&w);
+    assert!(w.snapshotter.status().good_unix.is_some(), "what has not changed is as good as written");
+}
+
+#[test]
+fn nothing_is_written_where_others_may_write_nor_for_longer_than_a_stop_may_take() {
+    let w = world();
+    w.keep("www.test", Duration::ZERO);
+    w.snapshotter.read(&w.around);
+    fs::set_permissions(w.directory(), fs::Permissions::from_mode(0o770)).unwrap();
+    assert!(w.snapshotter.write_now(&w.around).unwrap_err().contains("its directory may be written by others"));
+    let file = File::create(w.directory().join("late")).unwrap();
+    let mut out = Paced { file, pace: Pace::AtOnce(clock::now()), unsynced: 0 };
+    thread::sleep(Duration::from_millis(1));
+    assert!(matches!(out.write(b"x"), Err(Unwritten::Failed(_))));
+}
+
 //------------ The world ---------------------------------------------------------------------------------------------
 
 struct World {
@@ -332,6 +428,7 @@ struct Here {
     ttl: TtlSettings,
     max_age: Duration,
     trust_ad: bool,
+    offers: AtomicU32,
 }
 
 impl Around for Here {
@@ -346,7 +443,9 @@ impl Around for Here {
         Homes { groups: vec![home], route: Box::new(|_| Some(0)) }
     }
 
-    fn offer(&self) {}
+    fn offer(&self) {
+        self.offers.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 fn world() -> World {
@@ -365,7 +464,8 @@ impl World {
         let snapshotter = Snapshotter::new(directory.path().to_owned(), [1; 16], cache.clone(), 1 << 30);
         let group =
             GroupRecord { stamp: GroupStamp(1), name: "default".into(), servers: vec!["udp://192.0.2.1:53".into()] };
-        let around = Here { group, ttl: TtlSettings::default(), max_age: DAY, trust_ad: false };
+        let around =
+            Here { group, ttl: TtlSettings::default(), max_age: DAY, trust_ad: false, offers: AtomicU32::new(0) };
         Self { directory, cache, snapshotter, around }
     }
 
