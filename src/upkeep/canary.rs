@@ -1,7 +1,8 @@
 //! Canaries: names that are asked through the own listener, as a client would ask them.
 //!
 //! Not pure: one task a canary. They decide nothing: what came is judged, kept for status and metrics, and told where a
-//! canary begins to fail and where it succeeds again. Neither liveness nor readiness looks at it.
+//! canary begins to fail and where it succeeds again. Neither liveness nor readiness looks at it. To those who judge
+//! servers its questions are those of one more client on this node.
 //!
 //! - UDP to the first address that is listened on, TCP where the reply is cut; both within 5 s.
 //! - What a client gets counts, not where it came from: a stale answer is an answer.

@@ -192,10 +192,10 @@ fn a_freeze_keeps_what_is_good_and_the_tier_in_use_and_outlives_a_restart() {
         let text = std::fs::read_to_string(daemon.directory().join("state/freeze.json")).unwrap();
         serde_json::from_str::<serde_json::Value>(&text).unwrap()
     };
-    let (first, longer) = (kept(), daemon.command(&["freeze", "--for", "2h"]));
-    assert_eq!(longer.code, Some(0));
-    assert_eq!(first["since_unix"], kept()["since_unix"], "a longer one counts from the beginning of the first");
-    assert!(first["until_unix"].as_i64() < kept()["until_unix"].as_i64());
+    let before = kept();
+    assert_eq!(daemon.command(&["freeze", "--for", "2h"]).code, Some(0));
+    assert_eq!(before["since_unix"], kept()["since_unix"], "a longer one counts from the beginning of the first");
+    assert!(before["until_unix"].as_i64() < kept()["until_unix"].as_i64());
     assert_eq!(kept()["tiers"]["default"], 2);
 
     let directory = daemon.kill();
