@@ -81,6 +81,7 @@ pub(super) fn thaw(socket: Option<&Path>) -> u8 {
 
 pub(super) fn release(socket: Option<&Path>, name: &Name) -> u8 {
     match ask(socket, &Request::Release { name: name.to_string() }) {
+        Ok(done) if done["released"] == 1 => print("1 answer released\n"),
         Ok(done) => print(&format!("{} answers released\n", done["released"])),
         Err(error) => fail(&error),
     }

@@ -116,7 +116,7 @@ fn a_release_ends_a_hold_at_once_and_only_that_of_its_name() {
     servers.iter().for_each(|s| s.know(Zone::new(".").negative_ttl(1)));
     all_have(&daemon, "guarded", KNOWN);
     let released = daemon.command(&["release", "n1.guarded.test"]);
-    assert_eq!((released.code, released.stdout.as_str()), (Some(0), "1 answers released\n"));
+    assert_eq!((released.code, released.stdout.as_str()), (Some(0), "1 answer released\n"));
     let again = daemon.command(&["release", "n1.guarded.test"]);
     assert_eq!(again.code, Some(1));
     assert!(again.stderr.contains("n1.guarded.test. is not held"), "{}", again.stderr);
