@@ -226,12 +226,14 @@ pub fn walk<'p>(packet: &'p [u8], at: usize, mut each: impl FnMut(&'p [u8])) -> 
 /// length, of the root label, of a pointer. `each` may end the walk by false.
 ///
 /// Returns the offset behind the name where it stands. Every pointer must lead to before the labels from which it
-/// was reached, so no loop is possible (RFC 1035 §4.1.4). A walk ends after at most 127 labels and as many pointers:
+/// was reached, so no loop is possible (RFC 1035 §4.1.4), and what it leads to must end there: a prior name does, and
+/// labels that ran on would be made of whatever stands behind. A walk ends after at most 127 labels and as many pointers:
 /// thousands of records that each lead through thousands of pointers would cost a server's time. `None` where the
 /// name is cut, leads forward, uses a label type that does not exist, or has more than [`NAME_BYTES_MAX`] bytes.
 pub fn walk_places(packet: &[u8], at: usize, mut each: impl FnMut(Range<usize>) -> bool) -> Option<usize> {
     let mut i = at;
     let mut segment = at;
+    let mut limit = packet.len();
     let mut end = None;
     let mut total = 1;
     let mut pointers = 0;
@@ -243,7 +245,7 @@ pub fn walk_places(packet: &[u8], at: usize, mut each: impl FnMut(Range<usize>) 
             192..=255 => i..i + 2,
             _ => return None,
         };
-        if place.end > packet.len() || !each(place.clone()) {
+        if place.end > limit || !each(place.clone()) {
             return None;
         }
         match len {
@@ -262,6 +264,7 @@ pub fn walk_places(packet: &[u8], at: usize, mut each: impl FnMut(Range<usize>) 
                     return None;
                 }
                 end.get_or_insert(i + 2);
+                limit = segment;
                 segment = target;
                 i = target;
             }
@@ -349,6 +352,9 @@ mod tests {
         assert_eq!(walk(&[1, b'a', 0xc0, 0], 0, |_| ()), None);
         assert_eq!(walk(&[1, b'a', 0, 0xc0, 0], 3, |_| ()), Some(5));
         assert_eq!(walk(&[0xc0, 2, 0xc0, 0], 2, |_| ()), None);
+        // The fuzzer found it: a pointer into other bytes that are read as labels up to the pointer itself and on.
+        assert_eq!(walk(&[9, 1, 0xc0, 1, 0], 2, |_| ()), None);
+        assert_eq!(walk(&[1, b'a', 0, 1, b'b', 0xc0, 0], 3, |_| ()), Some(7));
     }
 
     #[test]
