@@ -27,6 +27,10 @@ const QUESTIONS: u64 = 1_000_000;
 /// Numbers of the flood's names begin here.
 const FLOOD: u64 = 10_000_000;
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     if !std::env::args().any(|a| a == "--bench") {
         return;

@@ -33,6 +33,10 @@ const ANSWERS: u64 = 1_000_000;
 const HIT: u64 = 20_000;
 const CHANGES_PER_SECOND: u64 = 100;
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     if !std::env::args().any(|a| a == "--bench") {
         return;

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use evenkeel::cache::entry::{Data, Entry, GroupStamp};
 use evenkeel::cache::freshness::TtlSettings;
 use evenkeel::cache::key::Question;
 use evenkeel::cache::snapshot::read::{Check, Records};
@@ -10,7 +11,7 @@ use evenkeel::cache::snapshot::write::{Times, Writer};
 use evenkeel::cache::snapshot::{EntryRecord, Head, Record, Since, Vetted};
 use evenkeel::clock::{Moment, WallTime};
 use evenkeel::resolve::vet::{self, Terms, Verdict};
-use evenkeel::wire::patch::{self, Ageing, Shape, Stored};
+use evenkeel::wire::patch::{self, Ageing, Shape};
 use evenkeel::wire::reply::{self, Malformed};
 use evenkeel::wire::{build, query};
 use hickory_proto::op::Message;
@@ -71,12 +72,9 @@ pub fn reply(bytes: &[u8]) {
     if let Verdict::Answer { packed, .. } = vet::vet(bytes, &question, terms, Moment::ZERO) {
         let asked = build::question(&name, qtype, true, false, true);
         let asked = query::check(&asked).expect("our own question");
-        let stored = Stored {
-            wire: &packed.wire,
-            ttl_at: &packed.ttl_at,
-            rotation: packed.rotation,
-            kept_edes: &packed.kept_edes,
-        };
+        let entry = Entry::with_data(&question, Data::new(packed, 0, GroupStamp(1), Moment::ZERO));
+        assert!(entry.is_for(&question));
+        let stored = entry.data().expect("an answer").stored();
         for (limit, ageing) in
             [(512, Ageing::Fresh { age: 3 }), (1232, Ageing::Stale { ttl: 30 }), (65_535, Ageing::Fresh { age: 0 })]
         {

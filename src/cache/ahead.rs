@@ -11,7 +11,7 @@
 //!   itself: it gives what is left. That answer has no window, and of those that follow it 1, then 3, 7 and 15 have
 //!   none, while that goes on.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::entry::{Data, Kind};
@@ -19,20 +19,17 @@ use super::key::Key;
 use crate::clock::Moment;
 use crate::limits::AHEAD_TTL_MIN;
 
-/// The window of one answer, and what was learned from those before it.
+/// The window of one answer, and what was learned from those before it, in eight bytes.
+///
+/// The lowest bit tells that a hit was within, or, without a window, that it was claimed; the next three how often in a
+/// row an answer that came ahead did not extend life; the next four how many answers that follow have no window. The
+/// rest are the nanoseconds of the moment at which the window begins, to 256; all ones are none.
 #[derive(Debug)]
-pub struct Ahead {
-    /// Nanoseconds; the lowest bit tells that a hit was within.
-    from: AtomicU64,
-    /// How often in a row an answer that came ahead did not extend life.
-    futile: AtomicU8,
-    /// So many answers that follow have no window.
-    skip: AtomicU8,
-}
+pub struct Ahead(AtomicU64);
 
 impl Default for Ahead {
     fn default() -> Self {
-        Self { from: AtomicU64::new(NONE), futile: AtomicU8::new(0), skip: AtomicU8::new(0) }
+        Self(AtomicU64::new(NONE))
     }
 }
 
@@ -40,24 +37,35 @@ impl Ahead {
     /// Is a hit at `now` within a window that nobody has claimed? The one comparison of the hit path.
     #[inline]
     pub fn is_open(&self, now: Moment) -> bool {
-        now.as_nanos() >= self.from.load(Ordering::Relaxed)
+        now.as_nanos() | LEARNED >= self.0.load(Ordering::Relaxed) && self.begins().is_some()
     }
 
     /// Counts a hit. Of all hits in a window one is told yes, and never the first.
     pub fn claim(&self, now: Moment) -> bool {
-        let from = self.from.load(Ordering::Relaxed);
-        if now.as_nanos() < from {
+        if !self.is_open(now) {
             return false;
         }
-        let (is_second, next) = if from & MARK == 0 { (false, from | MARK) } else { (true, CLAIMED) };
+        let state = self.0.load(Ordering::Relaxed);
+        let (is_second, next) = if state & MARK == 0 { (false, state | MARK) } else { (true, state | NONE | MARK) };
         // Who loses against a hit at the same time is not counted.
-        self.from.compare_exchange(from, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() && is_second
+        self.0.compare_exchange(state, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() && is_second
     }
 
     /// When the window begins that nobody has claimed.
+    #[inline]
     pub fn begins(&self) -> Option<Moment> {
-        let from = self.from.load(Ordering::Relaxed);
-        (from < CLAIMED).then(|| Moment::from_nanos(from & !MARK))
+        let from = self.0.load(Ordering::Relaxed) & NONE;
+        (from != NONE).then(|| Moment::from_nanos(from))
+    }
+
+    fn was_claimed(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & (NONE | MARK) == NONE | MARK
+    }
+
+    /// How often in a row in vain, and how many that follow have no window.
+    fn learned(&self) -> (u64, u64) {
+        let state = self.0.load(Ordering::Relaxed);
+        (state >> 1 & 7, state >> 4 & 15)
     }
 
     /// Sets the window of `data`, which is stored under `key` in the place of `old`.
@@ -65,11 +73,9 @@ impl Ahead {
         if data.kind != Kind::Positive {
             return;
         }
-        let learned = old.map(|(a, _)| (a.futile.load(Ordering::Relaxed), a.skip.load(Ordering::Relaxed)));
-        let (mut futile, mut skip) = learned.unwrap_or_default();
-        let was_ahead = old.filter(|(a, had)| {
-            a.from.load(Ordering::Relaxed) == CLAIMED && had.group == data.group && data.stored < expiry(had)
-        });
+        let (mut futile, mut skip) = old.map(|(a, _)| a.learned()).unwrap_or_default();
+        let was_ahead =
+            old.filter(|(a, had)| a.was_claimed() && had.group == data.group && data.stored < expiry(had));
         let mut waits = skip > 0 || data.ttl < AHEAD_TTL_MIN;
         match was_ahead {
             Some((_, had)) if expiry(data) < expiry(had) + Duration::from_secs(had.ttl.into()) / 4 => {
@@ -80,17 +86,15 @@ impl Ahead {
             Some(_) => (futile, skip) = (0, 0),
             None => skip = skip.saturating_sub(1),
         }
-        self.futile.store(futile, Ordering::Relaxed);
-        self.skip.store(skip, Ordering::Relaxed);
-        let from = if waits { NONE } else { window(key, data).as_nanos() & !MARK };
-        self.from.store(from, Ordering::Relaxed);
+        let from = if waits { NONE } else { window(key, data).as_nanos() & NONE };
+        self.0.store(from | futile << 1 | skip << 4, Ordering::Relaxed);
     }
 }
 
-const NONE: u64 = u64::MAX;
-const CLAIMED: u64 = u64::MAX - 1;
+const LEARNED: u64 = 255;
+const NONE: u64 = !LEARNED;
 const MARK: u64 = 1;
-const FUTILE_MAX: u8 = 4;
+const FUTILE_MAX: u64 = 4;
 
 fn expiry(data: &Data) -> Moment {
     data.stored + Duration::from_secs(data.ttl.into())
@@ -161,9 +165,9 @@ mod tests {
         let mut other = data(Kind::Positive, 10, 50);
         other.group = GroupStamp(2);
         assert!(follow(&other).begins().is_some());
-        old.futile.store(3, Ordering::Relaxed);
-        assert_eq!(follow(&data(Kind::Positive, 10, 50)).skip.into_inner(), 15);
-        assert_eq!(follow(&data(Kind::Positive, 60, 50)).futile.into_inner(), 0);
+        old.0.fetch_or(3 << 1, Ordering::Relaxed);
+        assert_eq!(follow(&data(Kind::Positive, 10, 50)).learned(), (4, 15));
+        assert_eq!(follow(&data(Kind::Positive, 60, 50)).learned(), (0, 0));
     }
 
     // A cache upstream gives 60 s, and what is left of them to who asks before they are over.

@@ -1,17 +1,21 @@
 //! One entry: the last good answer, packed, and beside it the last failure.
 //!
 //! Pure. The answer is the packet that came, without OPT, with the offsets of its TTLs ([`Data`]); it never changes.
-//! What changes is small and beside it: the failure, when the name may be asked again, and whether copies of the
-//! entry must let go. All times are [`Moment`]s.
+//! What changes is small and beside it: when it is asked ahead, whether copies of the entry must let go, and what few
+//! entries ever have ([`Rare`]). All times are [`Moment`]s.
+//!
+//! Memory: two allocations an entry. The packet, its extended errors and the offsets lie in one, and the name is read
+//! where the packet repeats it. `cargo bench --bench eviction` prints what an entry takes.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::ahead::Ahead;
 use super::freshness::{self, Standing};
 use super::key::Question;
 use crate::clock::Moment;
+use crate::limits::HEADER_BYTES;
 use crate::wire::patch::{Rotation, Stored};
 
 /// What an answer says.
@@ -39,11 +43,16 @@ pub struct GroupStamp(pub u32);
 /// An answer as it is stored. Immutable.
 #[derive(Debug)]
 pub struct Data {
-    /// The message without OPT, TTLs bounded; behind it, from `wire_len` on, the encoded extended errors.
+    /// The message without OPT, TTLs bounded; behind it the encoded extended errors, then the offset of each TTL; last
+    /// the folded name where the message does not repeat it.
     bytes: Box<[u8]>,
-    wire_len: u32,
-    ttl_at: Box<[u16]>,
-    rotation: Option<Rotation>,
+    wire_len: u16,
+    edes_len: u16,
+    records: u16,
+    name_len: u8,
+    name_apart: bool,
+    /// A run of no records where nothing may turn.
+    rotation: Rotation,
     /// What it says.
     pub kind: Kind,
     /// Has it what was asked for: records of the type, and of addresses one that can be routed?
@@ -56,8 +65,8 @@ pub struct Data {
     pub stored: Moment,
     /// Seconds: the smallest TTL in it.
     pub ttl: u32,
-    /// When the first of its signatures runs out; [`Moment::NEVER`] where it has none.
-    pub signed_until: Moment,
+    /// Whole seconds after `stored`; [`u32::MAX`] is never.
+    signed_for: u32,
 }
 
 /// What [`Data::new`] needs of a reply. Fields as in [`Data`].
@@ -112,30 +121,72 @@ impl Packed {
 }
 
 impl Data {
-    /// An answer that came at `now` from `tier` of `group`.
+    /// An answer that came at `now` from `tier` of `group`. A message has at most 65,535 bytes; what is longer is cut.
     pub fn new(packed: Packed, tier: u8, group: GroupStamp, now: Moment) -> Self {
-        let wire_len = packed.wire.len() as u32;
-        let mut bytes = packed.wire;
-        bytes.extend_from_slice(&packed.kept_edes);
+        let Packed { wire, ttl_at, rotation, kept_edes, kind, good, ttl, signed_until } = packed;
+        let (wire, edes) = (within_u16(&wire), within_u16(&kept_edes));
+        let ttl_at = within_u16(&ttl_at);
+        let mut bytes = Vec::with_capacity(wire.len() + edes.len() + 2 * ttl_at.len());
+        bytes.extend_from_slice(wire);
+        bytes.extend_from_slice(edes);
+        bytes.extend(ttl_at.iter().flat_map(|at| at.to_ne_bytes()));
         Self {
+            wire_len: wire.len() as u16,
+            edes_len: edes.len() as u16,
+            records: ttl_at.len() as u16,
             bytes: bytes.into(),
-            wire_len,
-            ttl_at: packed.ttl_at.into(),
-            rotation: packed.rotation,
-            kind: packed.kind,
-            good: packed.good,
+            name_len: 0,
+            name_apart: false,
+            rotation: rotation.unwrap_or(Rotation { first: 0, count: 0, bytes: 0 }),
+            kind,
+            good,
             tier,
             group,
             stored: now,
-            ttl: packed.ttl,
-            signed_until: packed.signed_until,
+            ttl,
+            signed_for: match signed_until {
+                Moment::NEVER => u32::MAX,
+                until => u32::try_from(until.since(now).as_secs()).unwrap_or(u32::MAX),
+            },
         }
     }
 
     /// The view that [`crate::wire::patch::answer`] takes.
+    #[inline]
     pub fn stored(&self) -> Stored<'_> {
-        let (wire, kept_edes) = self.bytes.split_at(self.wire_len as usize);
-        Stored { wire, ttl_at: &self.ttl_at, rotation: self.rotation, kept_edes }
+        let (wire, rest) = self.bytes.split_at(self.wire_len.into());
+        let (kept_edes, rest) = rest.split_at(self.edes_len.into());
+        let (ttl_at, _) = rest.as_chunks();
+        let rotation = (self.rotation.count > 0).then_some(self.rotation);
+        Stored { wire, ttl_at: &ttl_at[..self.records.into()], rotation, kept_edes }
+    }
+
+    /// When the first of its signatures runs out; [`Moment::NEVER`] where it has none.
+    pub fn signed_until(&self) -> Moment {
+        match self.signed_for {
+            u32::MAX => Moment::NEVER,
+            seconds => self.stored + Duration::from_secs(seconds.into()),
+        }
+    }
+
+    /// Makes `name` the entry's. The message repeats it, in the spelling that the server chose; clients get their own.
+    fn set_name(&mut self, name: &[u8]) {
+        self.name_len = name.len() as u8;
+        let message = &mut self.bytes[..usize::from(self.wire_len)];
+        match message.get_mut(HEADER_BYTES..HEADER_BYTES + name.len()) {
+            Some(own) if own.eq_ignore_ascii_case(name) => own.copy_from_slice(name),
+            _ => {
+                self.name_apart = true;
+                self.bytes = [&self.bytes, name].concat().into();
+            }
+        }
+    }
+
+    #[inline]
+    fn name(&self) -> &[u8] {
+        let length = usize::from(self.name_len);
+        let at = if self.name_apart { self.bytes.len() - length } else { HEADER_BYTES };
+        &self.bytes[at..at + length]
     }
 
     /// The RCODE.
@@ -146,7 +197,7 @@ impl Data {
     /// How it stands. See [`freshness::standing`]; signatures that ran out make a stale answer [`Standing::Gone`].
     pub fn standing(&self, max_age: Duration, due_before: Moment, now: Moment) -> Standing {
         match freshness::standing(self.stored, self.ttl, max_age, due_before, now) {
-            Standing::Stale { .. } if now >= self.signed_until => Standing::Gone,
+            Standing::Stale { .. } if now >= self.signed_until() => Standing::Gone,
             standing => standing,
         }
     }
@@ -159,10 +210,11 @@ impl Data {
             standing => standing,
         }
     }
+}
 
-    fn heap_bytes(&self) -> usize {
-        self.bytes.len() + 2 * self.ttl_at.len()
-    }
+/// As many items as a message of the greatest length could have.
+fn within_u16<T>(items: &[T]) -> &[T] {
+    &items[..items.len().min(u16::MAX.into())]
 }
 
 /// What went wrong the last time, and until when that is remembered (RFC 9520).
@@ -191,14 +243,26 @@ impl Failure {
 /// One entry of the cache.
 #[derive(Debug)]
 pub struct Entry {
-    /// Folded.
-    name: Box<[u8]>,
+    body: Body,
     qtype: u16,
     bits: u8,
     /// Copies of this entry outside the store must let go.
     gone: AtomicBool,
     /// When it is asked again before it runs out.
     pub ahead: Ahead,
+    rare: OnceLock<Box<Rare>>,
+}
+
+#[derive(Debug)]
+enum Body {
+    Answer(Data),
+    /// There is a failure alone. The folded name.
+    None(Box<[u8]>),
+}
+
+/// What few entries have. It is looked at only where the data is not fresh.
+#[derive(Debug, Default)]
+struct Rare {
     /// A stale answer is not asked again before this moment.
     ask_again_at: AtomicU64,
     /// Until when records of a better tier, whose place others of a worse one took, outweigh a denial; the tier stands
@@ -206,50 +270,58 @@ pub struct Entry {
     vouched: AtomicU64,
     /// A guard holds it until then: it is served although its TTL, and `max_age`, have run out. 0 is none.
     held_until: AtomicU64,
-    data: Option<Data>,
-    /// Looked at only where the data is not fresh, so the lock is off the hit path.
-    failure: Mutex<Option<Box<Failure>>>,
+    failure: Mutex<Option<Failure>>,
+}
+
+impl Rare {
+    fn failure(&self) -> MutexGuard<'_, Option<Failure>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Entry {
     /// An entry with an answer.
-    pub fn with_data(question: &Question<'_>, data: Data) -> Self {
-        Self::new(question, Some(data), None)
+    pub fn with_data(question: &Question<'_>, mut data: Data) -> Self {
+        data.set_name(question.name);
+        Self::new(question, Body::Answer(data))
     }
 
     /// An entry that remembers a failure alone.
     pub fn with_failure(question: &Question<'_>, failure: Failure) -> Self {
-        Self::new(question, None, Some(Box::new(failure)))
+        let entry = Self::new(question, Body::None(question.name.into()));
+        entry.remember(failure);
+        entry
     }
 
-    fn new(question: &Question<'_>, data: Option<Data>, failure: Option<Box<Failure>>) -> Self {
+    fn new(question: &Question<'_>, body: Body) -> Self {
         Self {
-            name: question.name.into(),
+            body,
             qtype: question.qtype,
             bits: question.bits(),
             gone: AtomicBool::new(false),
             ahead: Ahead::default(),
-            ask_again_at: AtomicU64::new(0),
-            vouched: AtomicU64::new(0),
-            held_until: AtomicU64::new(0),
-            data,
-            failure: Mutex::new(failure),
+            rare: OnceLock::new(),
         }
     }
 
     /// Is this the entry of `question`?
+    #[inline]
     pub fn is_for(&self, question: &Question<'_>) -> bool {
-        self.qtype == question.qtype && self.bits == question.bits() && *self.name == *question.name
+        self.qtype == question.qtype && self.bits == question.bits() && *self.name() == *question.name
     }
 
     /// Is it the entry of the same question as `other`?
     pub fn is_like(&self, other: &Entry) -> bool {
-        self.qtype == other.qtype && self.bits == other.bits && self.name == other.name
+        self.qtype == other.qtype && self.bits == other.bits && self.name() == other.name()
     }
 
     /// The folded name.
+    #[inline]
     pub fn name(&self) -> &[u8] {
-        &self.name
+        match &self.body {
+            Body::Answer(data) => data.name(),
+            Body::None(name) => name,
+        }
     }
 
     /// The type.
@@ -263,75 +335,84 @@ impl Entry {
     }
 
     /// The last good answer.
+    #[inline]
     pub fn data(&self) -> Option<&Data> {
-        self.data.as_ref()
+        match &self.body {
+            Body::Answer(data) => Some(data),
+            Body::None(_) => None,
+        }
     }
 
     /// The last failure of `group` in its life of so many `healings`, where it still counts.
     pub fn failure(&self, group: GroupStamp, healings: u32, now: Moment) -> Option<Failure> {
-        self.failure_slot().as_deref().filter(|f| now < f.until && f.is_of(group, healings)).cloned()
+        self.rare.get()?.failure().as_ref().filter(|f| now < f.until && f.is_of(group, healings)).cloned()
     }
 
     /// Is there a last failure that still counts? Does not allocate.
     pub fn has_failed(&self, group: GroupStamp, healings: u32, now: Moment) -> bool {
-        self.failure_slot().as_deref().is_some_and(|f| now < f.until && f.is_of(group, healings))
+        let counts = |f: &Failure| now < f.until && f.is_of(group, healings);
+        self.rare.get().is_some_and(|rare| rare.failure().as_ref().is_some_and(counts))
     }
 
     /// Failures in a row so far, those before the group's last healing not counted.
     pub fn failures_in_a_row(&self, group: GroupStamp, healings: u32) -> u32 {
-        self.failure_slot().as_deref().filter(|f| f.is_of(group, healings)).map_or(0, |f| f.count)
+        let Some(rare) = self.rare.get() else { return 0 };
+        rare.failure().as_ref().filter(|f| f.is_of(group, healings)).map_or(0, |f| f.count)
     }
 
     /// Remembers a failure beside the data.
     pub fn remember(&self, failure: Failure) {
-        *self.failure_slot() = Some(Box::new(failure));
+        *self.rare().failure() = Some(failure);
     }
 
     /// Takes over the failure that `other` remembers.
     pub fn inherit_failure(&self, other: &Entry) {
-        let failure = other.failure_slot().clone();
-        *self.failure_slot() = failure;
+        if let Some(failure) = other.rare.get().and_then(|rare| rare.failure().clone()) {
+            self.remember(failure);
+        }
     }
 
-    fn failure_slot(&self) -> MutexGuard<'_, Option<Box<Failure>>> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rare(&self) -> &Rare {
+        self.rare.get_or_init(Box::default)
     }
 
     /// May the stale name be asked again? Of all that ask at once only one is told yes, and none for `pause` after.
     pub fn claim_asking(&self, pause: Duration, now: Moment) -> bool {
-        let at = self.ask_again_at.load(Ordering::Relaxed);
+        let ask_again_at = &self.rare().ask_again_at;
+        let at = ask_again_at.load(Ordering::Relaxed);
         now.as_nanos() >= at
-            && self
-                .ask_again_at
+            && ask_again_at
                 .compare_exchange(at, (now + pause).as_nanos(), Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
     }
 
     /// `tier`, a better one than that of the records in here, gave records too; they count until then.
     pub fn vouch(&self, tier: u8, until: Moment) {
-        self.vouched.store(until.as_nanos() & !3 | u64::from(tier & 3), Ordering::Relaxed);
+        self.rare().vouched.store(until.as_nanos() & !3 | u64::from(tier & 3), Ordering::Relaxed);
     }
 
     /// The better tier that gave records before, and until when they count.
     pub fn vouched(&self) -> Option<(u8, Moment)> {
-        let packed = self.vouched.load(Ordering::Relaxed);
+        let packed = self.rare.get()?.vouched.load(Ordering::Relaxed);
         (packed != 0).then(|| ((packed & 3) as u8, Moment::from_nanos(packed & !3)))
     }
 
     /// A guard holds it: it is served until then.
     pub fn hold_until(&self, until: Moment) {
-        self.held_until.store(until.as_nanos(), Ordering::Relaxed);
+        self.rare().held_until.store(until.as_nanos(), Ordering::Relaxed);
     }
 
     /// No guard holds it any more.
     pub fn end_hold(&self) {
-        self.held_until.store(0, Ordering::Relaxed);
+        if let Some(rare) = self.rare.get() {
+            rare.held_until.store(0, Ordering::Relaxed);
+        }
     }
 
     /// The data, where a guard holds it now. Signatures that ran out end that too.
     pub fn held(&self, now: Moment) -> Option<&Data> {
-        let held = now.as_nanos() < self.held_until.load(Ordering::Relaxed);
-        self.data.as_ref().filter(|d| held && now < d.signed_until)
+        let held = now.as_nanos() < self.rare.get()?.held_until.load(Ordering::Relaxed);
+        self.data().filter(|d| held && now < d.signed_until())
     }
 
     /// Copies outside the store let go from here on.
@@ -346,14 +427,17 @@ impl Entry {
 
     /// Bytes of memory that the entry takes, without the store's own.
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.name.len() + self.data.as_ref().map_or(size_of::<Failure>(), Data::heap_bytes)
+        size_of::<Self>()
+            + match &self.body {
+                Body::Answer(data) => data.bytes.len(),
+                Body::None(name) => name.len() + size_of::<Rare>(),
+            }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::HEADER_BYTES;
 
     #[test]
     fn a_failure_stands_beside_the_data_and_ends_with_its_time_or_a_healing() {
@@ -386,8 +470,7 @@ mod tests {
 
     #[test]
     fn a_signed_answer_is_not_served_stale_once_its_signatures_ran_out() {
-        let mut data = data();
-        data.signed_until = Moment::from_secs(100);
+        let data = signed();
         let at = |s| data.standing(Duration::from_secs(1000), Moment::ZERO, Moment::from_secs(s));
         assert_eq!(at(99), Standing::Stale { past: Duration::from_secs(39) });
         assert_eq!(at(100), Standing::Gone);
@@ -395,7 +478,7 @@ mod tests {
 
     #[test]
     fn signatures_that_ran_out_end_a_hold_too() {
-        let entry = Entry::with_data(&question(), Data { signed_until: Moment::from_secs(100), ..data() });
+        let entry = Entry::with_data(&question(), signed());
         entry.hold_until(Moment::from_secs(1000));
         assert!(entry.held(Moment::from_secs(99)).is_some() && entry.held(Moment::from_secs(100)).is_none());
     }
@@ -404,17 +487,40 @@ mod tests {
         Question { name: b"\x07example\x00", qtype: 1, dnssec_ok: false, cd: false }
     }
 
+    #[test]
+    fn the_name_is_read_where_the_message_repeats_it_else_beside() {
+        let name = question().name;
+        let repeated = [&[0; HEADER_BYTES][..], b"\x07eXaMpLe\x00", &[0, 1, 0, 1]].concat();
+        let other = [&[0; HEADER_BYTES][..], b"\x07exampld\x00", &[0, 1, 0, 1]].concat();
+        for (wire, apart) in [(repeated, 0), (other, name.len()), (vec![0; HEADER_BYTES], name.len())] {
+            let (length, edes) = (wire.len(), [9; 7]);
+            let packed = Packed { wire, ttl_at: vec![3, 500], kept_edes: edes.into(), ..packed(Moment::NEVER) };
+            let data = Data::new(packed, 0, GroupStamp(1), Moment::ZERO);
+            let entry = Entry::with_data(&question(), data);
+            assert_eq!((entry.name(), entry.is_for(&question())), (name, true));
+            let stored = entry.data().unwrap().stored();
+            let ttl_at: Vec<u16> = stored.ttl_at.iter().map(|at| u16::from_ne_bytes(*at)).collect();
+            assert_eq!((stored.wire.len(), stored.kept_edes, ttl_at), (length, &edes[..], vec![3, 500]));
+            assert_eq!(entry.bytes(), size_of::<Entry>() + length + 7 + 4 + apart);
+        }
+    }
+
+    // `OVERHEAD_BYTES` was measured beside this.
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn an_entry_is_small() {
+        assert_eq!((size_of::<Data>(), size_of::<Entry>()), (56, 88));
+    }
+
+    fn signed() -> Data {
+        Data::new(packed(Moment::from_secs(100)), 0, GroupStamp(1), Moment::ZERO)
+    }
+
     fn data() -> Data {
-        let packed = Packed {
-            wire: vec![0; HEADER_BYTES],
-            ttl_at: vec![],
-            rotation: None,
-            kept_edes: [].into(),
-            kind: Kind::Positive,
-            good: true,
-            ttl: 60,
-            signed_until: Moment::NEVER,
-        };
-        Data::new(packed, 0, GroupStamp(1), Moment::ZERO)
+        Data::new(packed(Moment::NEVER), 0, GroupStamp(1), Moment::ZERO)
+    }
+
+    fn packed(signed_until: Moment) -> Packed {
+        Packed { signed_until, ..Packed::of_a_minute(Kind::Positive) }
     }
 }

@@ -285,7 +285,7 @@ impl Cache {
 
     /// Calls `each` with every entry; does not count as a use.
     pub fn for_each(&self, each: &mut dyn FnMut(&Entry)) {
-        self.store.for_each(&mut |_, entry| each(entry));
+        self.store.for_each(&mut |entry| each(entry));
     }
 
     /// Answers that were stored since the start; what was restored is not among them.

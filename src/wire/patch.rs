@@ -20,12 +20,18 @@ use crate::limits::HEADER_BYTES;
 pub struct Stored<'e> {
     /// The message without OPT; its question has the length of the query's.
     pub wire: &'e [u8],
-    /// Offset of the TTL of each record, in order.
-    pub ttl_at: &'e [u16],
+    /// Offset of the TTL of each record, in order, as bytes of the machine's order.
+    pub ttl_at: &'e [[u8; 2]],
     /// The run of addresses that may be turned.
     pub rotation: Option<Rotation>,
     /// The server's extended errors, encoded.
     pub kept_edes: &'e [u8],
+}
+
+impl Stored<'_> {
+    fn ttl_at(&self, index: usize) -> usize {
+        u16::from_ne_bytes(self.ttl_at[index]).into()
+    }
 }
 
 /// A run of records, one RRset of A or AAAA, whose data may change places.
@@ -141,7 +147,7 @@ impl Cut {
 }
 
 fn record_end(stored: &Stored<'_>, index: usize) -> usize {
-    let length_at = usize::from(stored.ttl_at[index]) + 4;
+    let length_at = stored.ttl_at(index) + 4;
     length_at + 2 + usize::from(u16_at(stored.wire, length_at).unwrap_or(0))
 }
 
@@ -165,12 +171,13 @@ fn write_header(query: &Query<'_>, stored: &Stored<'_>, shape: Shape, cut: &Cut,
     }
 }
 
-fn write_ttls(ttl_at: &[u16], ageing: Ageing, out: &mut [u8]) {
+fn write_ttls(ttl_at: &[[u8; 2]], ageing: Ageing, out: &mut [u8]) {
     if ageing == (Ageing::Fresh { age: 0 }) {
         return;
     }
-    for &at in ttl_at {
-        let field = &mut out[usize::from(at)..usize::from(at) + 4];
+    for at in ttl_at {
+        let at = usize::from(u16::from_ne_bytes(*at));
+        let field = &mut out[at..at + 4];
         let had = u32::from_be_bytes([field[0], field[1], field[2], field[3]]);
         let ttl = match ageing {
             Ageing::Fresh { age } => had.saturating_sub(age),
@@ -183,7 +190,7 @@ fn write_ttls(ttl_at: &[u16], ageing: Ageing, out: &mut [u8]) {
 fn turn(stored: &Stored<'_>, rotation: Rotation, turn: u32, records: usize, out: &mut [u8]) {
     let (first, count, bytes) =
         (usize::from(rotation.first), usize::from(rotation.count), usize::from(rotation.bytes));
-    let data_at = |n: usize| usize::from(stored.ttl_at[first + n]) + 6;
+    let data_at = |n: usize| stored.ttl_at(first + n) + 6;
     let shift = turn as usize % count;
     for n in 0..count.min(records.saturating_sub(first)) {
         let from = data_at((n + shift) % count);
@@ -224,7 +231,7 @@ mod tests {
             (Ageing::Stale { ttl: 30 }, 0, 1),
         ] {
             let (mut wire, ttl_at) = stored(1, 0);
-            let at = usize::from(ttl_at[0]);
+            let at = usize::from(u16::from_ne_bytes(ttl_at[0]));
             wire[at..at + 4].copy_from_slice(&u32::to_be_bytes(had));
             let q = packet(b"example", false, 0);
             let mut out = [0; 512];
@@ -277,7 +284,11 @@ mod tests {
                 shape,
                 &mut out,
             );
-            assert_eq!(ttl_at.iter().map(|t| out[usize::from(*t) + 9]).collect::<Vec<_>>(), want, "{turn}");
+            assert_eq!(
+                ttl_at.iter().map(|t| out[usize::from(u16::from_ne_bytes(*t)) + 9]).collect::<Vec<_>>(),
+                want,
+                "{turn}"
+            );
         }
     }
 
@@ -333,16 +344,16 @@ mod tests {
         Shape { limit, ad: false, ede: None, turn: 0 }
     }
 
-    fn view<'e>(wire: &'e [u8], ttl_at: &'e [u16], rotation: Option<Rotation>) -> Stored<'e> {
+    fn view<'e>(wire: &'e [u8], ttl_at: &'e [[u8; 2]], rotation: Option<Rotation>) -> Stored<'e> {
         Stored { wire, ttl_at, rotation, kept_edes: &[] }
     }
 
-    fn stored(answers: usize, additionals: usize) -> (Vec<u8>, Vec<u16>) {
+    fn stored(answers: usize, additionals: usize) -> (Vec<u8>, Vec<[u8; 2]>) {
         let mut p = vec![0, 0, 0x84, 0, 0, 1, 0, answers as u8, 0, 0, 0, additionals as u8];
         p.extend(b"\x07example\x00\x00\x01\x00\x01");
         let mut ttl_at = Vec::new();
         for n in 0..answers + additionals {
-            ttl_at.push(p.len() as u16 + 6);
+            ttl_at.push((p.len() as u16 + 6).to_ne_bytes());
             p.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, n as u8]);
         }
         (p, ttl_at)

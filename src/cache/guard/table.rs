@@ -323,7 +323,7 @@ impl Guards {
 
 impl Known {
     fn is_protected(&self, terms: Terms, max_age: Duration, now: Moment) -> bool {
-        let Some(data) = self.entry.data().filter(|d| now < d.signed_until) else { return false };
+        let Some(data) = self.entry.data().filter(|d| now < d.signed_until()) else { return false };
         if let Some(hold) = self.hold {
             return now < hold.until;
         }
