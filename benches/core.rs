@@ -1,7 +1,10 @@
 //! Micro benches of the pure core: the hit path, reading packets, the store, the choice of a server.
 //!
 //! `cargo bench --bench core`. The hit path is the whole of it: door, admission, local names, route, front cache,
-//! freshness, patching, counting. `moka alone` beside it is one look in the store, nothing else.
+//! freshness, patching, counting. `in batches` is the same as a worker under load does it: memory is fetched for 64
+//! questions before the first is answered. `moka alone` beside it is one look in the store, nothing else.
+//!
+//! Times are those of the thread on a processor, so that what others run counts little.
 #![allow(missing_docs)]
 
 #[path = "../tests/stand/mod.rs"]
@@ -14,26 +17,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use criterion::measurement::WallTime;
+use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
+use evenkeel::cache::Cache;
 use evenkeel::cache::freshness::TtlSettings;
 use evenkeel::cache::key::{Keys, Question};
 use evenkeel::cache::store::{MokaStore, Store};
 use evenkeel::clock::{self, Moment};
+use evenkeel::limits::BATCH;
 use evenkeel::resolve::Pursuit;
 use evenkeel::resolve::pursuit::{Brief, Waiter};
 use evenkeel::resolve::vet::{self, Terms};
+use evenkeel::serve::{Prepared, Step};
 use evenkeel::upstream::{ClientHash, Group, GroupSettings, ServerSettings};
 use evenkeel::wire::{query, reply};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
+use rustix::time::{ClockId, clock_gettime};
 use stand::{CLIENT, STAMP, STORED, TTL, door, entry, filled, name};
 
 const BYTES: u64 = 64 << 20;
 const FRESH: Moment = Moment::from_secs(1009);
 
-fn hit(c: &mut Criterion) {
+fn hit(c: &mut Criterion<ThreadTime>) {
     let mut group = c.benchmark_group("hit");
     for names in [1, 1_000, 20_000] {
         let cache = filled(Arc::new(MokaStore::new(BYTES)), names, 2);
@@ -54,6 +61,7 @@ fn hit(c: &mut Criterion) {
                 });
             });
         }
+        in_batches(&mut group, &cache, &order);
         let keys: Vec<_> = order.iter().map(|n| name(*n)).collect();
         let mut round = keys.iter().cycle();
         group.bench_function(BenchmarkId::new("moka alone", names), |b| {
@@ -68,8 +76,39 @@ fn hit(c: &mut Criterion) {
     group.finish();
 }
 
+fn in_batches(group: &mut BenchmarkGroup<'_, ThreadTime>, cache: &Arc<Cache>, order: &[u64]) {
+    let queries: Vec<Vec<u8>> = order.iter().map(|n| stand::query(*n, true)).collect();
+    let mut door = door(cache.clone(), BYTES);
+    let mut out = [0; 1232];
+    let mut round = queries.iter().cycle();
+    let mut prepared = [Prepared::default(); BATCH];
+    let id = BenchmarkId::new("fresh, in batches", order.len());
+    group.bench_function(id, |b| {
+        b.iter_custom(|count| {
+            let began = ThreadTime.start();
+            let mut left = count as usize;
+            while left > 0 {
+                let batch = left.min(BATCH);
+                let packets = round.clone();
+                for (packet, prepared) in packets.clone().zip(&mut prepared[..batch]) {
+                    *prepared = door.prepare(packet);
+                }
+                for step in [Step::Entry, Step::Bytes] {
+                    prepared[..batch].iter().for_each(|prepared| door.fetch(*prepared, step));
+                }
+                for (packet, prepared) in packets.zip(&prepared[..batch]) {
+                    let _ = black_box(door.serve_prepared(packet, *prepared, CLIENT, &mut out, FRESH));
+                }
+                round.nth(batch - 1);
+                left -= batch;
+            }
+            ThreadTime.end(began)
+        });
+    });
+}
+
 /// One name that all clients of a node ask for at once: what a hit costs while another worker answers the same.
-fn two_workers(group: &mut BenchmarkGroup<'_, WallTime>) {
+fn two_workers(group: &mut BenchmarkGroup<'_, ThreadTime>) {
     let cache = filled(Arc::new(MokaStore::new(BYTES)), 1, 2);
     let query = stand::query(0, true);
     let over = AtomicBool::new(false);
@@ -99,7 +138,7 @@ fn shuffled(names: u64) -> Vec<u64> {
     order
 }
 
-fn parse(c: &mut Criterion) {
+fn parse(c: &mut Criterion<ThreadTime>) {
     let packet = stand::query(7, true);
     c.bench_function("parse/query", |b| b.iter(|| black_box(query::check(black_box(&packet)))));
     for addresses in [1, 13] {
@@ -122,7 +161,7 @@ fn parse(c: &mut Criterion) {
     }
 }
 
-fn store(c: &mut Criterion) {
+fn store(c: &mut Criterion<ThreadTime>) {
     let store = MokaStore::new(BYTES);
     let keys = Keys::new([7; 16]);
     let mut n = 0;
@@ -136,7 +175,7 @@ fn store(c: &mut Criterion) {
     });
 }
 
-fn plan(c: &mut Criterion) {
+fn plan(c: &mut Criterion<ThreadTime>) {
     let mut group = Group::new(settings(), Moment::ZERO);
     let asked = [0; 6];
     let now = Moment::from_secs(1);
@@ -172,9 +211,43 @@ fn settings() -> GroupSettings {
     }
 }
 
+/// The time that this thread had a processor.
+struct ThreadTime;
+
+impl Measurement for ThreadTime {
+    type Intermediate = Duration;
+    type Value = Duration;
+
+    fn start(&self) -> Duration {
+        let now = clock_gettime(ClockId::ThreadCPUTime);
+        Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+    }
+
+    fn end(&self, began: Duration) -> Duration {
+        self.start() - began
+    }
+
+    fn add(&self, a: &Duration, b: &Duration) -> Duration {
+        *a + *b
+    }
+
+    fn zero(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn to_f64(&self, value: &Duration) -> f64 {
+        value.as_nanos() as f64
+    }
+
+    fn formatter(&self) -> &dyn ValueFormatter {
+        WallTime.formatter()
+    }
+}
+
 criterion_group! {
     name = core;
     config = Criterion::default()
+        .with_measurement(ThreadTime)
         .sample_size(20)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_millis(1500));

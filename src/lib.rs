@@ -54,7 +54,7 @@
 //! - Between a packet and a fresh or stale answer there is no task, no channel, no await, no allocation.
 //! - On the data path there is no error, only an outcome: reply, stale, SERVFAIL with its extended error, or silence.
 //! - No state of an upstream ends, restarts or un-readies the process.
-//! - `unsafe` stands in `listen/mmsg.rs` and nowhere else.
+//! - `unsafe` stands in `listen/mmsg.rs`, and in `cache/prefetch.rs` around a hint to the processor.
 
 pub mod cache;
 pub mod cli;

@@ -10,7 +10,7 @@ use evenkeel::cache::front::Front;
 use evenkeel::cache::store::{MapStore, MokaStore};
 use evenkeel::clock::Moment;
 use evenkeel::observe::metrics::Meters;
-use evenkeel::serve::{Door, Outcome};
+use evenkeel::serve::{Door, Outcome, Step};
 use evenkeel::upstream::group::AskKind;
 use evenkeel::upstream::{Group, GroupSettings, Outlook, ServerId, ServerSettings};
 use stand::{CLIENT, STORED, TTL, door, filled, policy_over, query};
@@ -28,7 +28,9 @@ fn a_fresh_answer_and_a_stale_one_in_the_dark_allocate_nothing() {
     for (what, now, warm_up) in [("fresh", fresh, true), ("stale", stale, true)] {
         let mut ask_all = |expect_reply: bool| {
             for q in &queries {
-                match door.serve(q, CLIENT, &mut out, now) {
+                let prepared = door.prepare(q);
+                [Step::Entry, Step::Bytes].into_iter().for_each(|step| door.fetch(prepared, step));
+                match door.serve_prepared(q, prepared, CLIENT, &mut out, now) {
                     Outcome::Reply(n) => assert!(n > q.len() && out[7] == 3, "{what}"),
                     Outcome::ReplyAndOpen(..) => assert!(!expect_reply, "{what}: asked again within its pause"),
                     Outcome::Drop | Outcome::Open(_) => panic!("{what}: no answer"),

@@ -5,6 +5,10 @@
 //! says so itself ([`Entry::is_gone`]) and is let go when it is met. One hit in 64 is also a look in the store, so
 //! that its eviction policy hears of what is popular.
 //!
+//! Who has several questions at hand has what they need fetched before the first is answered: the set
+//! ([`Front::fetch_set`]), then the entry, then its bytes. Each step finds in the processor's cache what the one before
+//! asked for, and the waits for memory of a whole batch overlap.
+//!
 //! Bound: slots × [`FRONT_ENTRY_BYTES`] over all workers is at most 1/8 of the cache's bytes. An entry of more than
 //! [`FRONT_ENTRY_BYTES_MAX`] takes no slot: one that the store let go of is kept alive until its slot is used again,
 //! and large ones could together be a multiple of the whole cache.
@@ -14,11 +18,12 @@ use std::sync::Arc;
 use super::Cache;
 use super::entry::Entry;
 use super::key::{Key, Question};
+use super::prefetch::{prefetch, prefetch_all};
 
 /// What one slot may keep alive after the store let go of it, in the mean.
-pub const FRONT_ENTRY_BYTES: u64 = 512;
+pub const FRONT_ENTRY_BYTES: u64 = 256;
 /// Bytes of an entry beyond which it takes no slot.
-pub const FRONT_ENTRY_BYTES_MAX: usize = 4 * FRONT_ENTRY_BYTES as usize;
+pub const FRONT_ENTRY_BYTES_MAX: usize = 8 * FRONT_ENTRY_BYTES as usize;
 const WAYS: usize = 4;
 const TELL_EVERY: u32 = 64;
 const SETS_MAX: usize = 1 << 15;
@@ -50,8 +55,7 @@ impl Front {
 
     /// The entry of a question, from here or from the cache.
     pub fn look(&mut self, cache: &Cache, key: Key, question: &Question<'_>) -> Option<&Arc<Entry>> {
-        let tag = (key.0 >> 64) as u64 | 1;
-        let index = key.0 as usize & (self.sets.len() - 1);
+        let (tag, index) = (tag(key), self.index(key));
         let set = &mut self.sets[index];
         let mut found = None;
         for way in 0..WAYS {
@@ -82,10 +86,44 @@ impl Front {
         Some(set.entries[way].insert(entry))
     }
 
+    /// Has the set fetched in which a key would lie.
+    pub fn fetch_set(&self, key: Key) {
+        prefetch(&self.sets[self.index(key)]);
+    }
+
+    /// Has the entry fetched that lies under a key; its set has come by now.
+    pub fn fetch_entry(&self, key: Key) {
+        if let Some(entry) = self.first(key) {
+            prefetch_all(entry);
+        }
+    }
+
+    /// Has the entry's bytes fetched; the entry has come by now.
+    pub fn fetch_bytes(&self, key: Key) {
+        if let Some(entry) = self.first(key) {
+            entry.fetch();
+        }
+    }
+
+    fn first(&self, key: Key) -> Option<&Entry> {
+        let set = &self.sets[self.index(key)];
+        let way = set.tags.iter().position(|t| *t == tag(key))?;
+        set.entries[way].as_deref()
+    }
+
+    fn index(&self, key: Key) -> usize {
+        key.0 as usize & (self.sets.len() - 1)
+    }
+
     /// Number of slots.
     pub fn slots(&self) -> usize {
         self.sets.len() * WAYS
     }
+}
+
+/// Never 0, which marks an empty way.
+fn tag(key: Key) -> u64 {
+    (key.0 >> 64) as u64 | 1
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod freshness;
 pub mod front;
 pub mod guard;
 pub mod key;
+mod prefetch;
 pub mod snapshot;
 pub mod store;
 

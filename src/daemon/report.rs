@@ -327,5 +327,5 @@ fn local_word(local: &crate::serve::local::Local, name: &Name, qtype: u16) -> Op
         transport: crate::serve::Transport::Tcp,
     };
     let mut out = vec![0; 512];
-    local.answer(&query, &client, &mut out, 512, 0).map(|a| a.kind.word())
+    local.answer(&query, name.as_wire(), &client, &mut out, 0).map(|a| a.kind.word())
 }

@@ -10,7 +10,7 @@ use crate::cache::front::Front;
 use crate::clock::{self, Moment};
 use crate::driver::{Driver, HandedOver};
 use crate::observe::metrics::Tally;
-use crate::serve::{Client, Door, Opening, Outcome, ReplyTo, Service};
+use crate::serve::{Client, Door, Opening, Outcome, Prepared, ReplyTo, Service, Step};
 
 /// One worker's, or one connection's, way in.
 pub struct Worker {
@@ -44,8 +44,23 @@ impl Service for Worker {
         }
     }
 
-    fn serve(&mut self, packet: &[u8], client: Client, out: &mut [u8], now: Moment) -> Outcome<Box<Opening>> {
-        self.door.serve(packet, client, out, now)
+    fn prepare(&self, packet: &[u8]) -> Prepared {
+        self.door.prepare(packet)
+    }
+
+    fn fetch(&self, prepared: Prepared, step: Step) {
+        self.door.fetch(prepared, step);
+    }
+
+    fn serve(
+        &mut self,
+        packet: &[u8],
+        prepared: Prepared,
+        client: Client,
+        out: &mut [u8],
+        now: Moment,
+    ) -> Outcome<Box<Opening>> {
+        self.door.serve_prepared(packet, prepared, client, out, now)
     }
 
     fn hand_over(&mut self, open: Box<Opening>, reply_to: Option<Box<dyn ReplyTo>>) {

@@ -33,7 +33,7 @@ use tokio::time::{Instant, sleep_until};
 use super::seats::Seat;
 use crate::clock;
 use crate::limits::{MESSAGE_BYTES_MAX, TCP_IDLE, TCP_MESSAGE_DEADLINE, TCP_PIPELINE_MAX};
-use crate::serve::{Client, Outcome, ReplyTo, Service, Transport};
+use crate::serve::{Client, Outcome, Prepared, ReplyTo, Service, Transport};
 
 /// Serves `stream` until it ends, by the client's will, a deadline, or since `ending` turned true.
 pub async fn converse<IO, S>(stream: IO, peer: SocketAddr, service: S, seat: Seat, mut ending: watch::Receiver<bool>)
@@ -137,7 +137,7 @@ impl<S: Service> Talk<S> {
         let client = Client { address: self.peer.ip().to_canonical(), transport: Transport::Tcp };
         // One room for replies a thread: `serve` does not wait, so it is never wanted twice.
         let (outcome, reply) = ROOM.with_borrow_mut(|room| {
-            let outcome = self.service.serve(question, client, room, clock::now());
+            let outcome = self.service.serve(question, Prepared::default(), client, room, clock::now());
             let reply = match outcome {
                 Outcome::Reply(bytes) | Outcome::ReplyAndOpen(bytes, _) => room.get(..bytes).map(<[u8]>::to_vec),
                 Outcome::Drop | Outcome::Open(_) => None,
@@ -616,7 +616,14 @@ mod tests {
 
         fn begin_batch(&mut self) {}
 
-        fn serve(&mut self, packet: &[u8], client: Client, out: &mut [u8], _: Moment) -> Outcome<Vec<u8>> {
+        fn serve(
+            &mut self,
+            packet: &[u8],
+            _: Prepared,
+            client: Client,
+            out: &mut [u8],
+            _: Moment,
+        ) -> Outcome<Vec<u8>> {
             assert!(client.transport == Transport::Tcp && out.len() >= MESSAGE_BYTES_MAX);
             out[..packet.len()].copy_from_slice(packet);
             match packet[0] {

@@ -147,6 +147,12 @@ impl Batch {
         Ok(filled)
     }
 
+    /// The packet of the question in `slot`, where there is one that may be answered.
+    pub fn packet(&self, slot: usize) -> Option<&[u8]> {
+        let at = self.slots.get(slot).filter(|at| slot < self.filled && !at.cut && at.peer.is_some())?;
+        Some(&self.queries[slot][..at.query_bytes])
+    }
+
     /// The question in `slot`, and the room for its reply. `None` where there is none that may be answered.
     pub fn question(&mut self, slot: usize) -> Option<(Datagram<'_>, &mut [u8])> {
         let at = self.slots.get(slot).filter(|at| slot < self.filled && !at.cut)?;

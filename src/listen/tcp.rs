@@ -161,7 +161,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Moment;
-    use crate::serve::{Client, Outcome, ReplyTo};
+    use crate::serve::{Client, Outcome, Prepared, ReplyTo};
 
     #[tokio::test]
     async fn each_address_accepts_and_each_connection_is_counted() {
@@ -294,7 +294,7 @@ mod tests {
 
         fn begin_batch(&mut self) {}
 
-        fn serve(&mut self, packet: &[u8], client: Client, out: &mut [u8], _: Moment) -> Outcome<()> {
+        fn serve(&mut self, packet: &[u8], _: Prepared, client: Client, out: &mut [u8], _: Moment) -> Outcome<()> {
             assert!(client.address.is_loopback());
             out[..packet.len()].copy_from_slice(packet);
             if packet == b"open" { Outcome::Open(()) } else { Outcome::Reply(packet.len()) }

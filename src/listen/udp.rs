@@ -26,7 +26,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use super::mmsg::{Batch, Source, send_one};
 use crate::clock::{self, Moment};
 use crate::limits::BATCH;
-use crate::serve::{Client, Outcome, ReplyTo, Service, Transport};
+use crate::serve::{Client, Outcome, Prepared, ReplyTo, Service, Step, Transport};
 
 /// Starts `workers` threads (at least 1) that read all of `sockets`; `service(n)` is what worker `n` asks.
 ///
@@ -275,7 +275,17 @@ impl<S: Service> Worker<S> {
         }
         let now = clock::now();
         self.service.begin_batch();
-        for slot in 0..filled {
+        // What one packet waits for in memory is fetched while others are looked at.
+        let mut prepared = [Prepared::default(); BATCH];
+        if filled >= PREPARED_FROM {
+            for (slot, prepared) in prepared.iter_mut().enumerate().take(filled) {
+                *prepared = self.batch.packet(slot).map(|packet| self.service.prepare(packet)).unwrap_or_default();
+            }
+            for step in [Step::Entry, Step::Bytes] {
+                prepared[..filled].iter().for_each(|prepared| self.service.fetch(*prepared, step));
+            }
+        }
+        for (slot, prepared) in prepared.into_iter().enumerate().take(filled) {
             let Some((question, out)) = self.batch.question(slot) else {
                 if self.batch.is_cut(slot) {
                     add(&self.pulse().cut, 1);
@@ -284,7 +294,7 @@ impl<S: Service> Worker<S> {
             };
             let (peer, source) = (question.peer, question.source);
             let client = Client { address: peer.ip().to_canonical(), transport: Transport::Udp };
-            match self.service.serve(question.bytes, client, out, now) {
+            match self.service.serve(question.bytes, prepared, client, out, now) {
                 Outcome::Reply(bytes) => self.batch.set_reply(slot, bytes),
                 Outcome::ReplyAndOpen(bytes, open) => {
                     self.batch.set_reply(slot, bytes);
@@ -351,6 +361,8 @@ pub const TURN_MAX: Duration = Duration::from_millis(200);
 const TURN: Timespec = Timespec { tv_sec: 0, tv_nsec: TURN_MAX.as_nanos() as _ };
 /// Batches of one socket before the next one's turn.
 const BATCHES_PER_SOCKET: usize = 4;
+/// Packets of a batch from which on it pays to have memory fetched ahead.
+const PREPARED_FROM: usize = 2;
 /// Longest time for reading sockets empty at the end, where questions keep coming.
 const EMPTYING_MAX: Duration = Duration::from_millis(500);
 /// Pause after a read that failed.
@@ -534,7 +546,14 @@ mod tests {
 
         fn begin_batch(&mut self) {}
 
-        fn serve(&mut self, packet: &[u8], client: Client, out: &mut [u8], now: Moment) -> Outcome<Vec<u8>> {
+        fn serve(
+            &mut self,
+            packet: &[u8],
+            _: Prepared,
+            client: Client,
+            out: &mut [u8],
+            now: Moment,
+        ) -> Outcome<Vec<u8>> {
             assert!(out.len() >= UDP_PAYLOAD_MAX && client.address.is_loopback() && now > Moment::ZERO);
             let reply = if packet.is_empty() { b"empty" } else { packet };
             out[..reply.len()].copy_from_slice(reply);

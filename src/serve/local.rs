@@ -128,6 +128,8 @@ const ALIASES_MAX: usize = 8;
 pub struct Local {
     /// Every name that has something, and every name above one, by its folded wire format.
     names: Names,
+    /// Is nothing said for every name at all? Then what is not under one of these top-level domains is not ours.
+    by_top: bool,
     /// Character-string of the CH answers.
     identity: Option<Box<[u8]>>,
 }
@@ -198,27 +200,21 @@ impl Local {
         compile::compile(settings, hosts_texts)
     }
 
-    /// Writes the answer to `query` into the first `limit` bytes of `out`, where it is ours to give.
+    /// Writes the answer to `query`, for its folded `name`, into `out`, where it is ours to give.
     ///
     /// `turn`: by how many places several records of the type are turned.
     ///
     /// # Panics
     ///
-    /// Where `limit` is below 512 or `out` shorter than `limit`.
+    /// Where `out` is shorter than 512.
     pub fn answer(
         &self,
         query: &Query<'_>,
+        name: &[u8],
         client: &Client,
         out: &mut [u8],
-        limit: usize,
         turn: u32,
     ) -> Option<LocalAnswer> {
-        let out = &mut out[..limit];
-        let mut folded = [0; NAME_BYTES_MAX];
-        let name = &mut folded[..query.name().len()];
-        name.copy_from_slice(query.name());
-        name.make_ascii_lowercase();
-        let name = &*name;
         if query.class() != CLASS_IN {
             return Some(self.answer_other_class(query, name, out));
         }
@@ -312,6 +308,9 @@ impl Local {
 
     /// Looks a folded name up, from the root towards it; most names end at their top-level domain.
     fn find(&self, name: &[u8], qtype: u16, loopback: bool) -> Option<Found<'_>> {
+        if self.by_top && top(name).is_some_and(|top| !self.names.contains_key(top)) {
+            return None;
+        }
         let mut starts = [0u8; NAME_BYTES_MAX / 2 + 1];
         let mut labels = 0;
         for suffix in suffixes(name) {
@@ -364,6 +363,11 @@ enum Found<'l> {
         zone_at: usize,
         action: ZoneAction,
     },
+}
+
+/// The top-level domain of a name; the root has none.
+fn top(name: &[u8]) -> Option<&[u8]> {
+    suffixes(name).filter(|suffix| suffix.len() > 1).last()
 }
 
 /// Looks for a type among a name's records; `None` where it has none for this client.

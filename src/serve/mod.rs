@@ -73,6 +73,19 @@ pub enum Outcome<O> {
     Open(O),
 }
 
+/// What is known of a packet before it is served: its key.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Prepared(Option<Key>);
+
+/// Where the path of a packet to its answer leads through memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// From the front cache's set to the entry.
+    Entry,
+    /// From the entry to the bytes of its answer.
+    Bytes,
+}
+
 /// The way back to a client. Sent at most once; dropped unsent, the client gets nothing.
 pub trait ReplyTo: Send {
     /// Sends the reply. Never waits; a reply that cannot be sent is lost.
@@ -89,8 +102,24 @@ pub trait Service: Send + 'static {
     /// Called once before the packets of a batch: picks up a policy that was swapped.
     fn begin_batch(&mut self);
 
-    /// Answers `packet`. `out` holds at least 65,535 bytes for TCP and 1,232 for UDP.
-    fn serve(&mut self, packet: &[u8], client: Client, out: &mut [u8], now: Moment) -> Outcome<Self::Open>;
+    /// Looks at a packet that will be served soon, and has memory fetched. Decides nothing.
+    fn prepare(&self, _packet: &[u8]) -> Prepared {
+        Prepared::default()
+    }
+
+    /// Goes on with that, once what the step before asked for has come.
+    fn fetch(&self, _prepared: Prepared, _step: Step) {}
+
+    /// Answers `packet`. `out` holds at least 65,535 bytes for TCP and 1,232 for UDP. `prepared` is what
+    /// [`Self::prepare`] gave for this packet, or the default.
+    fn serve(
+        &mut self,
+        packet: &[u8],
+        prepared: Prepared,
+        client: Client,
+        out: &mut [u8],
+        now: Moment,
+    ) -> Outcome<Self::Open>;
 
     /// Takes an open question, never waiting: where the queue is full it answers by itself, at once. `reply_to` is
     /// `None` where the client has been answered.
@@ -185,9 +214,41 @@ impl Door {
         self.policy = policy;
     }
 
-    /// Answers a packet, or says that its question is still open. See [`Service::serve`].
+    /// Has the memory fetched that `packet` will need. See [`Service::prepare`].
+    pub fn prepare(&self, packet: &[u8]) -> Prepared {
+        let Some(front) = &self.front else { return Prepared::default() };
+        let Ok(query) = query::check(packet) else { return Prepared::default() };
+        let mut buffer: NameBuffer = [0; crate::limits::NAME_BYTES_MAX];
+        let key = self.cache.key(&question(&query, fold(query.name(), &mut buffer)));
+        front.fetch_set(key);
+        Prepared(Some(key))
+    }
+
+    /// Goes on with that. See [`Service::fetch`].
+    pub fn fetch(&self, prepared: Prepared, step: Step) {
+        if let (Some(front), Some(key)) = (&self.front, prepared.0) {
+            match step {
+                Step::Entry => front.fetch_entry(key),
+                Step::Bytes => front.fetch_bytes(key),
+            }
+        }
+    }
+
+    /// Answers a packet that was not prepared. See [`Service::serve`].
     pub fn serve(&mut self, packet: &[u8], client: Client, out: &mut [u8], now: Moment) -> Outcome<Box<Opening>> {
-        let (outcome, source, rcode) = match self.judge(packet, client, out, now) {
+        self.serve_prepared(packet, Prepared::default(), client, out, now)
+    }
+
+    /// Answers a packet, or says that its question is still open. See [`Service::serve`].
+    pub fn serve_prepared(
+        &mut self,
+        packet: &[u8],
+        prepared: Prepared,
+        client: Client,
+        out: &mut [u8],
+        now: Moment,
+    ) -> Outcome<Box<Opening>> {
+        let (outcome, source, rcode) = match self.judge(packet, prepared, client, out, now) {
             Path::Done(n, source) => (Outcome::Reply(n), source, rcode_of(&out[..n])),
             Path::DoneWith(n, source, rcode) => (Outcome::Reply(n), source, rcode),
             Path::DoneAndAgain(n, source, open) => (Outcome::ReplyAndOpen(n, open), source, rcode_of(&out[..n])),
@@ -198,7 +259,7 @@ impl Door {
         outcome
     }
 
-    fn judge(&mut self, packet: &[u8], client: Client, out: &mut [u8], now: Moment) -> Path {
+    fn judge(&mut self, packet: &[u8], prepared: Prepared, client: Client, out: &mut [u8], now: Moment) -> Path {
         let query = match query::check(packet) {
             Ok(query) => query,
             Err(Refusal::Silence) => return Path::Silence,
@@ -227,7 +288,9 @@ impl Door {
         }
         self.turn = self.turn.wrapping_add(1);
         let turn = if self.policy.rotate { self.turn } else { 0 };
-        if let Some(answer) = self.policy.local.answer(&query, &client, out, limit, turn) {
+        let mut buffer: NameBuffer = [0; crate::limits::NAME_BYTES_MAX];
+        let name = fold(query.name(), &mut buffer);
+        if let Some(answer) = self.policy.local.answer(&query, name, &client, out, turn) {
             let refused = answer.kind == LocalKind::Refused;
             return Path::Done(answer.len, if refused { Source::Refused } else { Source::Local });
         }
@@ -235,14 +298,8 @@ impl Door {
             return refused(query, None, out);
         }
 
-        let mut buffer: NameBuffer = [0; crate::limits::NAME_BYTES_MAX];
-        let question = Question {
-            name: fold(query.name(), &mut buffer),
-            qtype: query.qtype(),
-            dnssec_ok: query.dnssec_ok(),
-            cd: query.cd(),
-        };
-        let key = self.cache.key(&question);
+        let question = question(&query, name);
+        let key = prepared.0.unwrap_or_else(|| self.cache.key(&question));
         let group = self.policy.routes.find(question.name).map(|i| &self.policy.groups[i]);
         let due_before = self.cache.due_before();
         // Of what the front holds the count of owners is not touched: other workers would wait for its line of memory.
@@ -364,6 +421,10 @@ impl Door {
             Path::Done(n, Source::Stale)
         }
     }
+}
+
+fn question<'n>(query: &Query<'_>, name: &'n [u8]) -> Question<'n> {
+    Question { name, qtype: query.qtype(), dnssec_ok: query.dnssec_ok(), cd: query.cd() }
 }
 
 /// A pause and up to a tenth more, other for each name: what went stale together does not come back together.

@@ -228,7 +228,8 @@ impl Build {
             self.remarks.push(format!("and {} more like these", self.unsaid));
         }
         self.names.shrink_to_fit();
-        (Local { names: self.names, identity }, self.remarks)
+        let by_top = self.names.get(&[0][..]).is_none_or(|root| root.below.is_empty() && root.zone_below.is_none());
+        (Local { names: self.names, by_top, identity }, self.remarks)
     }
 }
 

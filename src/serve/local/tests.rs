@@ -236,7 +236,7 @@ fn who_we_are_is_said_only_where_configured() {
         packet[class_at..class_at + 2].copy_from_slice(&class.to_be_bytes());
         let mut out = [0; 512];
         let q = query::check(&packet).unwrap();
-        let answer = local.answer(&q, &client(OTHER), &mut out, 512, 0).unwrap();
+        let answer = answer(local, &q, OTHER, &mut out, 0).unwrap();
         assert_eq!(answer.kind, want, "{name} {class}");
         if want == LocalKind::Identity {
             let r = reply::check(&out[..answer.len]).unwrap();
@@ -277,7 +277,7 @@ fn negative_answers_carry_the_soa_of_their_zone() {
         let mut out = [0; 512];
         let packet = build::question(name.parse::<Name>().unwrap().as_wire(), qtype, false, false, false);
         let q = query::check(&packet).unwrap();
-        let n = local.answer(&q, &client(OTHER), &mut out, 512, 0).unwrap().len;
+        let n = answer(&local, &q, OTHER, &mut out, 0).unwrap().len;
         let r = reply::check(&out[..n]).unwrap();
         let soa = r.authorities()[0];
         assert_eq!((soa.rtype, r.ttl(&soa)), (rtype::SOA, NEGATIVE_TTL), "{name}");
@@ -292,7 +292,7 @@ fn what_does_not_fit_is_truncated() {
     let packet = build::question(b"\x04many\x03lan\x00", rtype::A, false, false, true);
     for (limit, tc) in [(512, true), (1232, true), (4096, false)] {
         let mut out = [0; 4096];
-        let n = local.answer(&query::check(&packet).unwrap(), &client(OTHER), &mut out, limit, 0).unwrap().len;
+        let n = answer(&local, &query::check(&packet).unwrap(), OTHER, &mut out[..limit], 0).unwrap().len;
         assert!(n <= limit);
         assert_eq!(out[2] & 2 != 0, tc, "{limit}");
     }
@@ -321,7 +321,7 @@ proptest! {
         packet[class_at..class_at + 2].copy_from_slice(&class.to_be_bytes());
         let Ok(q) = query::check(&packet) else { return Ok(()) };
         let mut out = [0xaa; 512];
-        if let Some(answer) = local.answer(&q, &client(if loopback { LOOPBACK } else { OTHER }), &mut out, 512, turn) {
+        if let Some(answer) = answer(&local, &q, if loopback { LOOPBACK } else { OTHER }, &mut out, turn) {
             let r = reply::check(&out[..answer.len]);
             prop_assert!(r.is_ok(), "{r:?}");
             let r = r.unwrap();
@@ -347,11 +347,15 @@ fn ask(local: &Local, name: &str, qtype: u16, from: &str) -> String {
 }
 
 /// The kind of the answer and what its answer section holds, as text.
+fn answer(local: &Local, query: &Query<'_>, from: &str, out: &mut [u8], turn: u32) -> Option<LocalAnswer> {
+    local.answer(query, &query.name().to_ascii_lowercase(), &client(from), out, turn)
+}
+
 fn ask_turned(local: &Local, name: &str, qtype: u16, from: &str, turn: u32) -> String {
     let packet = build::question(name.parse::<Name>().unwrap().as_wire(), qtype, false, false, true);
     let mut out = [0; 1232];
     let q = query::check(&packet).unwrap();
-    let Some(answer) = local.answer(&q, &client(from), &mut out, 1232, turn) else { return "forwarded".into() };
+    let Some(answer) = answer(local, &q, from, &mut out, turn) else { return "forwarded".into() };
     let r = reply::check(&out[..answer.len]).unwrap();
     assert_eq!(r.rcode(), answer.rcode);
     let mut text = answer.kind.word().to_owned();
