@@ -229,7 +229,8 @@ pub fn walk<'p>(packet: &'p [u8], at: usize, mut each: impl FnMut(&'p [u8])) -> 
 /// was reached, so no loop is possible (RFC 1035 §4.1.4), and what it leads to must end there: a prior name does, and
 /// labels that ran on would be made of whatever stands behind. A walk ends after at most 127 labels and as many
 /// pointers: thousands of records that each lead through thousands of pointers would cost a server's time. `None`
-/// where the name is cut, leads forward, uses a label type that does not exist, or has more than [`NAME_BYTES_MAX`] bytes.
+/// where the name is cut, leads forward, uses a label type that does not exist, or has more than [`NAME_BYTES_MAX`]
+/// bytes.
 pub fn walk_places(packet: &[u8], at: usize, mut each: impl FnMut(Range<usize>) -> bool) -> Option<usize> {
     let mut i = at;
     let mut segment = at;
