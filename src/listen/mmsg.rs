@@ -18,7 +18,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::mem::{size_of, zeroed};
+use std::mem::{MaybeUninit, size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
@@ -26,6 +26,10 @@ use std::ptr;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::limits::{BATCH, UDP_PAYLOAD_MAX, UDP_QUERY_BYTES_MAX};
+
+/// Slots that a read offers at least.
+const OFFER_MIN: usize = 8;
+const NO_VECTOR: libc::iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
 
 /// Slots for questions that were read together, and for their replies.
 pub struct Batch {
@@ -36,6 +40,9 @@ pub struct Batch {
     slots: Box<[Slot]>,
     /// Slots in use: those from 0 to here.
     filled: usize,
+    /// Slots that the last read offered to the kernel, and that the next one will.
+    offered: usize,
+    offer: usize,
     drops: Option<u32>,
 }
 
@@ -80,12 +87,15 @@ impl Batch {
             controls: vec![Control([0; CONTROL_BYTES]); BATCH].into_boxed_slice(),
             slots: vec![Slot::default(); BATCH].into_boxed_slice(),
             filled: 0,
+            offered: BATCH,
+            offer: BATCH,
             drops: None,
         }
     }
 
-    /// Reads what `socket` has, [`BATCH`] datagrams at most, and says how many slots that filled; 0 if there is
-    /// nothing. What was in the slots before is gone.
+    /// Reads what `socket` has and says how many slots that filled; 0 if there is nothing. What was in the slots before is
+    /// gone. [`BATCH`] datagrams at most, and at most twice as many as came the last time: a header costs time to build
+    /// whether a datagram comes for it or not.
     ///
     /// # Errors
     ///
@@ -93,12 +103,12 @@ impl Batch {
     pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         self.filled = 0;
         self.drops = None;
-        // SAFETY: headers and vectors are plain C data, for which all zero (null pointers, no length) is a value.
-        let (mut headers, mut vectors): ([libc::mmsghdr; BATCH], [libc::iovec; BATCH]) = unsafe { zeroed() };
+        self.offered = self.offer;
+        let (mut headers, mut vectors) = (Headers::new(), [NO_VECTOR; BATCH]);
         let buffers = self.queries.iter_mut().zip(self.names.iter_mut()).zip(self.controls.iter_mut());
-        for ((header, vector), ((query, name), control)) in headers.iter_mut().zip(vectors.iter_mut()).zip(buffers) {
+        for (vector, ((query, name), control)) in vectors.iter_mut().zip(buffers).take(self.offered) {
             *vector = libc::iovec { iov_base: query.as_mut_ptr().cast(), iov_len: query.len() };
-            let header = &mut header.msg_hdr;
+            let header = headers.add();
             header.msg_name = ptr::from_mut(name).cast();
             header.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
             header.msg_iov = vector;
@@ -107,21 +117,22 @@ impl Batch {
             header.msg_controllen = CONTROL_BYTES as _;
         }
         let filled = loop {
-            // SAFETY: `headers` has BATCH entries, each of whose pointers was made above from a buffer of the length
-            // given beside it; the buffers are borrowed mutably by this function and not touched until it returns.
-            // The time-out may be null.
+            let built = headers.from(0);
+            // SAFETY: `built` are headers each of whose pointers was made above from a buffer of the length given
+            // beside it; the buffers are borrowed mutably by this function and not touched until it returns. The
+            // time-out may be null.
             let n = unsafe {
                 libc::recvmmsg(
                     socket.as_raw_fd(),
-                    headers.as_mut_ptr(),
-                    BATCH as libc::c_uint,
+                    built.as_mut_ptr(),
+                    built.len() as libc::c_uint,
                     libc::MSG_DONTWAIT as _,
                     ptr::null_mut(),
                 )
             };
             // Negative is the only value that does not convert.
             match usize::try_from(n) {
-                Ok(n) => break n.min(BATCH),
+                Ok(n) => break n.min(self.offered),
                 Err(_) => match io::Error::last_os_error() {
                     e if e.kind() == io::ErrorKind::Interrupted => {}
                     e if e.kind() == io::ErrorKind::WouldBlock => return Ok(0),
@@ -129,7 +140,7 @@ impl Batch {
                 },
             }
         };
-        for (slot, header) in headers.iter().enumerate().take(filled) {
+        for (slot, header) in headers.from(0).iter().enumerate().take(filled) {
             // SAFETY: the kernel has filled this header: its control pointer and length name its control buffer.
             let told = unsafe { told(&header.msg_hdr) };
             self.drops = self.drops.max(told.drops);
@@ -144,7 +155,13 @@ impl Batch {
             };
         }
         self.filled = filled;
+        self.offer = (2 * filled).clamp(OFFER_MIN, BATCH);
         Ok(filled)
+    }
+
+    /// Did the last read fill all slots that it might? Then there may be more.
+    pub fn is_full(&self) -> bool {
+        self.filled == self.offered
     }
 
     /// The packet of the question in `slot`, where there is one that may be answered.
@@ -178,19 +195,17 @@ impl Batch {
 
     /// Gives out the replies that were set, each to the one who asked. They are gone then, sent or lost.
     pub fn send(&mut self, socket: BorrowedFd<'_>) -> Sent {
-        // SAFETY: as in `receive`.
-        let (mut headers, mut vectors): ([libc::mmsghdr; BATCH], [libc::iovec; BATCH]) = unsafe { zeroed() };
+        let (mut headers, mut vectors) = (Headers::new(), [NO_VECTOR; BATCH]);
         let buffers = self.replies.iter_mut().zip(self.names.iter_mut()).zip(self.controls.iter_mut());
         let mut replies = self.slots[..self.filled]
             .iter_mut()
             .zip(buffers)
             .filter(|(slot, _)| slot.reply_bytes > 0 && slot.peer.is_some());
-        let mut count = 0;
-        // Entries first: zip takes from its left side before it finds the right one empty.
-        for (entry, vector) in headers.iter_mut().zip(vectors.iter_mut()) {
+        // Vectors first: zip takes from its left side before it finds the right one empty.
+        for vector in &mut vectors {
             let Some((slot, ((reply, name), control))) = replies.next() else { break };
             *vector = libc::iovec { iov_base: reply.as_mut_ptr().cast(), iov_len: slot.reply_bytes };
-            let header = &mut entry.msg_hdr;
+            let header = headers.add();
             header.msg_name = ptr::from_mut(name).cast();
             header.msg_namelen = slot.name_bytes;
             header.msg_iov = vector;
@@ -199,10 +214,10 @@ impl Batch {
                 leave_from(header, control, source);
             }
             slot.reply_bytes = 0;
-            count += 1;
         }
+        let count = headers.count;
         let transmit_from = |first: usize| {
-            let rest = &mut headers[first..count];
+            let rest = headers.from(first);
             // SAFETY: `rest` is a slice of headers built above, each from buffers that this function borrows; the
             // kernel reads them and writes `msg_len` alone.
             let n = unsafe {
@@ -216,6 +231,34 @@ impl Batch {
             usize::try_from(n).map_err(|_| io::Error::last_os_error())
         };
         transmit(count, transmit_from, || wait_for_room(socket))
+    }
+}
+
+/// Headers of messages, built one by one: what is not used is not touched.
+struct Headers {
+    headers: [MaybeUninit<libc::mmsghdr>; BATCH],
+    count: usize,
+}
+
+impl Headers {
+    fn new() -> Self {
+        Self { headers: [const { MaybeUninit::uninit() }; BATCH], count: 0 }
+    }
+
+    /// One more, without anything in it.
+    fn add(&mut self) -> &mut libc::msghdr {
+        // SAFETY: plain C data, for which all zero (null pointers, no length) is a value.
+        let empty: libc::mmsghdr = unsafe { zeroed() };
+        let header = self.headers[self.count].write(empty);
+        self.count += 1;
+        &mut header.msg_hdr
+    }
+
+    /// Those that were added, from one on.
+    fn from(&mut self, first: usize) -> &mut [libc::mmsghdr] {
+        let added = &mut self.headers[first..self.count];
+        // SAFETY: `add` has written each of the first `count`.
+        unsafe { added.assume_init_mut() }
     }
 }
 
@@ -513,6 +556,23 @@ mod tests {
             send_one(server.as_fd(), b"late", question.peer, question.source).unwrap();
             assert_eq!(reply(&client), (b"late".to_vec(), ask));
         }
+    }
+
+    #[test]
+    fn what_a_read_offers_follows_what_came() {
+        let server = server("127.0.0.1:0");
+        let ask = SocketAddr::from(([127, 0, 0, 1], port(&server)));
+        let client = client(ask);
+        let mut batch = Batch::new();
+        client.send_to(b"alone", ask).unwrap();
+        wait_for_datagrams(&server);
+        assert_eq!((batch.receive(server.as_fd()).unwrap(), batch.is_full()), (1, false));
+        for _ in 0..200 {
+            client.send_to(b"one of many", ask).unwrap();
+        }
+        let read = std::iter::from_fn(|| Some((batch.receive(server.as_fd()).unwrap(), batch.is_full())));
+        let read: Vec<_> = read.take(6).collect();
+        assert_eq!(read, [(8, true), (16, true), (32, true), (64, true), (64, true), (16, false)]);
     }
 
     #[test]

@@ -256,7 +256,7 @@ impl<S: Service> Worker<S> {
                 Ok(0) => return false,
                 Ok(filled) => {
                     self.serve(line, filled);
-                    if filled < BATCH {
+                    if !self.batch.is_full() {
                         return false;
                     }
                 }
