@@ -4,16 +4,21 @@
 //!   subdomains mixed in, which nobody asks twice.
 //! - How soon a name that is new and becomes popular is kept.
 //! - Bytes of RSS for a cached name.
+//! - RSS of a full cache in which answers of one to thirteen records come and go, beside its `max_bytes`, each in a
+//!   process of its own. A worker's front cache is in it.
 #![allow(clippy::print_stdout, missing_docs)]
 
 #[path = "../tests/stand/mod.rs"]
 #[allow(dead_code, reason = "a part of what the tests stand on")]
 mod stand;
 
+use std::process::Command;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use evenkeel::cache::Cache;
+use evenkeel::cache::front::Front;
 use evenkeel::cache::key::{Keys, Question};
 use evenkeel::cache::store::{MokaStore, OVERHEAD_BYTES, Store};
 use moka::policy::EvictionPolicy;
@@ -27,6 +32,9 @@ const QUESTIONS: u64 = 1_000_000;
 /// Numbers of the flood's names begin here.
 const FLOOD: u64 = 10_000_000;
 
+/// Says to the process that runs for it how many MiB its cache has.
+const CHURN: &str = "EVENKEEL_BENCH_CHURN";
+
 /// As in the program.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -34,6 +42,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() {
     if !std::env::args().any(|a| a == "--bench") {
         return;
+    }
+    if let Ok(mib) = std::env::var(CHURN) {
+        return churn(mib.parse().expect("MiB"));
     }
     let zipf = Zipf::new(NAMES);
     println!("hit ratio of asked names, room for {ROOM} of {NAMES}, Zipf 1.0, {QUESTIONS} questions");
@@ -48,6 +59,52 @@ fn main() {
         println!("{word:<28} {}", newcomers(&zipf, policy));
     }
     bytes_per_name();
+    println!("a full cache in which answers come and go:");
+    for mib in [64, 256] {
+        let program = std::env::current_exe().expect("this program");
+        let done = Command::new(program).arg("--bench").env(CHURN, mib.to_string()).status();
+        assert!(done.is_ok_and(|status| status.success()), "{mib} MiB");
+    }
+}
+
+/// Fills a cache five times over, by two threads in turn as workers and the driver do.
+fn churn(mib: u64) {
+    let max = mib << 20;
+    let before = resident();
+    let cache = Arc::new(Cache::new(Arc::new(MokaStore::new(max)), Keys::new([7; 16])));
+    let mut front = Front::new(max, 1);
+    let names = 5 * max / 500;
+    let mut most = 0;
+    for part in 0..10 {
+        let range = part * names / 10..(part + 1) * names / 10;
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in range.clone() {
+                    let name = name(n);
+                    let question = question(&name);
+                    let addresses = 1 + (n.wrapping_mul(0x9e37_79b9) >> 7) % 13;
+                    let entry = entry(&question, addresses as u8, STORED);
+                    cache.keep(cache.key(&question), &question, entry, Duration::from_secs(86_400), STORED);
+                    if n.is_multiple_of(64) {
+                        cache.upkeep();
+                    }
+                }
+            });
+        });
+        for n in range {
+            let name = name(n);
+            let _ = front.look(&cache, cache.key(&question(&name)), &question(&name));
+        }
+        most = most.max(resident() - before);
+    }
+    let census = cache.census();
+    assert!(census.evicted > census.entries, "it was full: {census:?}");
+    println!(
+        "{mib} MiB: RSS {:.1} MiB at most, {:.2} times max_bytes, {} answers",
+        most as f64 / f64::from(1 << 20),
+        most as f64 / max as f64,
+        census.entries
+    );
 }
 
 fn hit_ratio(zipf: &Zipf, policy: EvictionPolicy, flood: f64) -> f64 {
