@@ -18,9 +18,9 @@
 //! - Each entry is vetted as if a server had sent it, by the settings in force; what does not pass is left out. Its
 //!   group is the one of that name where a server of it stayed; else it counts as another group's.
 //! - What came since the start stays. What is flushed while reading goes on is not restored.
-//! - Reading has the priority of all other threads for two seconds, in which a million names are there: clients of a
-//!   node that comes up busy wait for it. What takes longer goes on at nice 10. Where there are cores two threads take
-//!   every second entry each: most of it is the store's work.
+//! - Reading is done at nice 10, so that it does not delay serving: a name that is asked for before it was read is
+//!   offered it within 50 ms of that. Where there are cores two threads take every second entry each: most of it is the
+//!   store's work.
 //! - Where snapshots are off an existing file is neither read nor removed.
 
 use std::collections::HashMap;
@@ -72,8 +72,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const HOLDS_EVERY: Duration = Duration::from_secs(10);
 /// How often those who wait are offered what was restored meanwhile.
 const OFFER_EVERY: Duration = Duration::from_millis(50);
-/// How long reading has the priority of all other threads.
-const READING_FIRST: Duration = Duration::from_secs(2);
 const NICE_READING: i32 = 10;
 const NICE_WRITING: i32 = 19;
 
@@ -431,8 +429,8 @@ impl Snapshotter {
 
     //------------ Reading -------------------------------------------------------------------------------------------
 
-    /// Reads what an earlier process left, if it may be read. Says what there is to say. Blocks; what takes long goes
-    /// on at a lower priority of the calling thread.
+    /// Reads what an earlier process left, if it may be read. Says what there is to say. Blocks, and
+    /// lowers the priority of the calling thread.
     pub fn read(&self, around: &dyn Around) {
         let began = clock::now();
         let found = if around.settings().snapshot { self.read_file(around) } else { Ok(None) };
@@ -524,6 +522,7 @@ impl Snapshotter {
         (share, shares): (u64, u64),
         since: Since,
     ) -> Result<Tally, String> {
+        let _ = setpriority_process(None, NICE_READING);
         let mut restoring = Restoring::new(self, around, (share, shares), since);
         let mut records = Records::new(head, length);
         self.each_chunk(file, length, &mut |chunk| {
@@ -572,8 +571,6 @@ struct Restoring<'s> {
     placed: HashMap<GroupStamp, (usize, GroupStamp)>,
     since: Since,
     wall: WallTime,
-    /// When it is behind the others; [`Moment::NEVER`] once it is.
-    yields_at: Moment,
     offered: Moment,
     /// Which entries are restored: those whose number is the first of so many.
     share: (u64, u64),
@@ -591,7 +588,6 @@ impl<'s> Restoring<'s> {
             placed: HashMap::new(),
             since,
             wall: clock::wall(),
-            yields_at: now + READING_FIRST,
             offered: now,
             share,
             number: 0,
@@ -682,10 +678,6 @@ impl<'s> Restoring<'s> {
 
     fn by_and_by(&mut self) {
         let now = clock::now();
-        if now >= self.yields_at {
-            self.yields_at = Moment::NEVER;
-            let _ = setpriority_process(None, NICE_READING);
-        }
         if self.share.0 == 0 && now.since(self.offered) >= OFFER_EVERY {
             self.offered = now;
             self.around.offer();
