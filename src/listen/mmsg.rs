@@ -93,9 +93,9 @@ impl Batch {
         }
     }
 
-    /// Reads what `socket` has and says how many slots that filled; 0 if there is nothing. What was in the slots before is
-    /// gone. [`BATCH`] datagrams at most, and at most twice as many as came the last time: a header costs time to build
-    /// whether a datagram comes for it or not.
+    /// Reads what `socket` has and says how many slots that filled; 0 if there is nothing. What was in the slots before
+    /// is gone. [`BATCH`] datagrams at most, and at most twice as many as came the last time: a header costs time to
+    /// build whether a datagram comes for it or not.
     ///
     /// # Errors
     ///
