@@ -89,7 +89,9 @@ fn workers(setup: &Setup, upstream: &Server, bars: &mut Bars) {
             Err(why) => return println!("  {} {why}", kind.word()),
         };
         if kind == Kind::Evenkeel {
-            servers.iter().for_each(|s| drop(s.warm(NAMES, Shape::USUAL)));
+            for server in &servers {
+                server.warm(NAMES, Shape::USUAL);
+            }
         }
         Place::Shared.take();
         let mut names = Names::uniform(NAMES);

@@ -5,7 +5,7 @@
 //! caches; all else is their default. evenkeel has its defaults but for addresses, workers and room.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -114,7 +114,11 @@ impl Server {
     /// Why it does not answer, in a line or two.
     pub fn start(kind: Kind, upstream: SocketAddr, workers: usize, place: Place) -> Result<Self, String> {
         let path = kind.path().ok_or("is not installed")?;
-        let (directory, address) = (tempfile::tempdir().map_err(|e| e.to_string())?, free_address());
+        let (directory, mut address) = (tempfile::tempdir().map_err(|e| e.to_string())?, free_address());
+        if kind == Kind::Bind {
+            // It listens on addresses that an interface has, and on no other one of loopback.
+            address.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
         let mut command = Command::new(path);
         set_up(kind, &mut command, directory.path(), address, upstream, workers).map_err(|e| e.to_string())?;
         let said = directory.path().join("said");
@@ -309,7 +313,8 @@ fn set_up(
             let text = format!(
                 "server:\n ip-address: {ip}@{port}\n username: \"\"\n chroot: \"\"\n zonesdir: \"{dir}\"\n \
                  pidfile: \"\"\n xfrdfile: \"{dir}/xfrd\"\n xfrdir: \"{dir}\"\n zonelistfile: \"{dir}/zone.list\"\n \
-                 database: \"\"\n server-count: 1\n rrl-ratelimit: 0\n rrl-whitelist-ratelimit: 0\n\
+                 database: \"\"\n server-count: 1\n rrl-ratelimit: 0\n rrl-whitelist-ratelimit: 0\n \
+                 minimal-responses: yes\n\
                  remote-control:\n control-enable: no\n\
                  zone:\n name: .\n zonefile: root.zone\n"
             );
