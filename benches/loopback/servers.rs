@@ -15,6 +15,7 @@ use std::os::unix::process::CommandExt;
 use tempfile::TempDir;
 
 use super::asker::{Load, Tally};
+use super::calm::{cpu_of, cpu_of_all};
 use super::cores::Place;
 use super::names::{Names, Shape, set_number};
 use super::support::client::exchange_udp;
@@ -167,23 +168,14 @@ impl Server {
         (tally, self.cpu().saturating_sub(before))
     }
 
-    /// User and system time of its threads so far, to the nanosecond. Their sum is what /proc/PID/stat tells in ticks.
+    /// User and system time so far.
     pub fn cpu(&self) -> Duration {
         cpu_of(self.child.id())
     }
 
     /// The same with its children.
     pub fn cpu_of_all(&self) -> Duration {
-        let mut open = vec![self.child.id()];
-        let mut sum = Duration::ZERO;
-        while let Some(pid) = open.pop() {
-            sum += cpu_of(pid);
-            for task in tasks(pid) {
-                let children = fs::read_to_string(task.join("children")).unwrap_or_default();
-                open.extend(children.split_whitespace().filter_map(|c| c.parse::<u32>().ok()));
-            }
-        }
-        sum
+        cpu_of_all(self.child.id())
     }
 
     /// Resident memory in bytes.
@@ -206,16 +198,6 @@ impl Drop for Server {
         let _ = kill_process_group(group, Signal::KILL);
         let _ = self.child.wait();
     }
-}
-
-fn tasks(pid: u32) -> impl Iterator<Item = PathBuf> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
-    tasks.filter_map(|task| Some(task.ok()?.path()))
-}
-
-fn cpu_of(pid: u32) -> Duration {
-    let ran = |task: PathBuf| fs::read_to_string(task.join("schedstat")).ok()?.split(' ').next()?.parse::<u64>().ok();
-    Duration::from_nanos(tasks(pid).filter_map(ran).sum())
 }
 
 //------------ Configurations ----------------------------------------------------------------------------------------
