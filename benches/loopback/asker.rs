@@ -124,7 +124,8 @@ impl Load {
         let mut batch = Batch::new();
         let mut room = [0; 512];
         let gap = 1e9 / rate;
-        let (end, patience) = (time.as_nanos() as u64, PATIENCE.tv_nsec as u64);
+        let end = time.as_nanos() as u64;
+        let patience = if waiting == Waiting::Asleep { LATE_MAX } else { LATE_HIT_MAX };
         let (mut due, mut last) = (0.0, 0);
         loop {
             let now = desk.now();
@@ -145,7 +146,7 @@ impl Load {
                         break;
                     }
                 }
-            } else if desk.out == 0 || now > end + patience * 20 {
+            } else if desk.out == 0 || now > end + patience.as_nanos() as u64 {
                 break;
             }
             if waiting == Waiting::Asleep {
@@ -278,6 +279,9 @@ fn socket() -> UdpSocket {
 
 /// Nothing at all within this: what is out is lost. Longer than the time-outs after which servers ask again.
 pub const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+/// How long the last answers of a pace are waited for: longer than resolvers try, and for hits not as long.
+const LATE_MAX: Duration = Duration::from_secs(5);
+const LATE_HIT_MAX: Duration = Duration::from_millis(300);
 /// A turn of the loop takes some microseconds.
 const STALL: Duration = Duration::from_micros(200);
 const HEADER_BYTES: usize = 12;

@@ -104,10 +104,10 @@ fn questions(server: &Server) -> PathBuf {
     path
 }
 
-/// Two seconds of dnsperf, on this thread's core.
+/// A second of dnsperf, on this thread's core.
 fn dnsperf(path: &PathBuf, questions: &PathBuf, server: &Server) -> Tally {
     let mut command = Command::new(path);
-    command.args(["-e", "-l", "2", "-q", "128", "-c", "1", "-T", "1", "-s", &server.address.ip().to_string()]);
+    command.args(["-e", "-l", "1", "-q", "128", "-c", "1", "-T", "1", "-s", &server.address.ip().to_string()]);
     command.args(["-p", &server.address.port().to_string(), "-d"]).arg(questions).stdin(Stdio::null());
     let told = command.output().map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
     let figure = |label: &str| {

@@ -99,6 +99,14 @@ pub fn installed(program: &str) -> Option<PathBuf> {
     places.map(|p| p.join(program)).find(|p| p.is_file())
 }
 
+/// A command for `path` whose process is ended when this one is, however that ends, where setpriv is there to ask.
+fn dying_with_us(path: &Path) -> Command {
+    let Some(setpriv) = installed("setpriv") else { return Command::new(path) };
+    let mut command = Command::new(setpriv);
+    command.args(["--pdeathsig", "TERM", "--"]).arg(path);
+    command
+}
+
 /// A running server. It is ended, with its children, when dropped.
 pub struct Server {
     pub kind: Kind,
@@ -120,7 +128,7 @@ impl Server {
             // It listens on addresses that an interface has, and on no other one of loopback.
             address.set_ip(Ipv4Addr::LOCALHOST.into());
         }
-        let mut command = Command::new(path);
+        let mut command = dying_with_us(&path);
         set_up(kind, &mut command, directory.path(), address, upstream, workers).map_err(|e| e.to_string())?;
         let said = directory.path().join("said");
         let said_file = fs::File::create(&said).map_err(|e| e.to_string())?;
