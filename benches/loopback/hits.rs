@@ -1,8 +1,12 @@
 //! Cached answers over 10,000 names, all of them asked alike.
+//!
+//! "upstream ms" is what the upstream took while a server was asked as fast as it answers: next to nothing, or hits
+//! were none.
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use super::asker::{Load, Tally, Waiting};
 use super::board::{Bars, Table, short};
@@ -17,20 +21,22 @@ pub fn run(setup: &Setup, bars: &mut Bars) {
     let kinds = [&[Kind::Echo, Kind::Evenkeel][..], &Kind::PEERS].concat();
     let fleet = setup.fleet(&kinds, &upstream, NAMES);
     let mut names = Names::uniform(NAMES);
-    let upstream_before = upstream.cpu_of_all();
-    let full = in_turn(setup.rounds, &fleet, |_, s| Load::on(s.address, Shape::USUAL).flood(&mut names, setup.round));
+    let mut upstream_took = vec![Duration::ZERO; fleet.len()];
+    let full = in_turn(setup.rounds, &fleet, |n, s| {
+        let before = upstream.cpu_of_all();
+        let tally = Load::on(s.address, Shape::USUAL).flood(&mut names, setup.round);
+        upstream_took[n] += upstream.cpu_of_all().saturating_sub(before);
+        tally
+    });
     let half = in_turn(setup.rounds, &fleet, |n, s| {
         let rate = full[n].per_second() / 2.0;
         Load::on(s.address, Shape::USUAL).pace(&mut names, rate, setup.round, Waiting::Spinning)
     });
-    let upstream_took = (upstream.cpu_of_all() - upstream_before).as_secs_f64();
     let of_dnsperf = installed("dnsperf").map(|path| {
         let file = questions(&upstream);
         in_turn(setup.rounds.min(3), &fleet, |_, server| dnsperf(&path, &file, server))
     });
-    print(&fleet, &full, &half, of_dnsperf.as_deref());
-    // Probes and questions about itself may go on; a hit that is none would take microseconds of it each.
-    println!("  the upstream took {upstream_took:.2} s of CPU meanwhile");
+    print(&fleet, &full, &half, &upstream_took, of_dnsperf.as_deref());
     judge(&fleet, &full, "", bars);
     if let Some(figures) = &of_dnsperf {
         judge(&fleet, figures, ", by dnsperf", bars);
@@ -54,7 +60,13 @@ fn best_of_peers(fleet: &[Server], figures: &[Figures]) -> (f64, f64) {
     (least_cpu, best(fleet, figures, &Kind::PEERS, Figures::per_second, f64::max))
 }
 
-fn print(fleet: &[Server], full: &[Figures], half: &[Figures], of_dnsperf: Option<&[Figures]>) {
+fn print(
+    fleet: &[Server],
+    full: &[Figures],
+    half: &[Figures],
+    upstream_took: &[Duration],
+    of_dnsperf: Option<&[Figures]>,
+) {
     let mut table = Table::new(&[
         "",
         "version",
@@ -67,6 +79,7 @@ fn print(fleet: &[Server], full: &[Figures], half: &[Figures], of_dnsperf: Optio
         "p99 µs",
         "RSS MiB",
         "unanswered",
+        "upstream ms",
         "dnsperf: answered/s",
         "CPU µs",
     ]);
@@ -87,6 +100,7 @@ fn print(fleet: &[Server], full: &[Figures], half: &[Figures], of_dnsperf: Optio
         ];
         row.extend(figures.map(short));
         row.push((full.unanswered + half.unanswered).to_string());
+        row.push(upstream_took[n].as_millis().to_string());
         row.extend(of_dnsperf.iter().flat_map(|all| [short(all[n].per_second()), short(all[n].cpu())]));
         table.row(row);
     }

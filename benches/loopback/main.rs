@@ -97,7 +97,7 @@ fn main() -> ExitCode {
 
 /// What the command line asks for.
 fn chosen(arguments: impl Iterator<Item = String>) -> Result<(Setup, Vec<Section>), String> {
-    let mut setup = Setup { rounds: 5, round: Duration::from_millis(1200), quick: false };
+    let mut setup = Setup { rounds: 5, round: Duration::from_secs(1), quick: false };
     let (mut sections, mut rounds) = (Vec::new(), None);
     let mut arguments = arguments;
     while let Some(argument) = arguments.next() {
