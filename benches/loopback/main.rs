@@ -89,7 +89,11 @@ fn main() -> ExitCode {
         let start = Instant::now();
         println!("\n{name}");
         measure(&setup, &mut bars);
-        println!("  ({:.0} s, load of the machine {})", start.elapsed().as_secs_f64(), rounds::machine_load());
+        let others = rounds::others().map_or(String::new(), |(median, most)| {
+            let (median, most) = (median * 100.0, most * 100.0);
+            format!("; others took {median:.0} % of the cores in the median round, {most:.0} % in the worst")
+        });
+        println!("  ({:.0} s, load {}{others})", start.elapsed().as_secs_f64(), rounds::machine_load());
     }
     println!("\n{} bars missed", bars.missed);
     if bars.missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

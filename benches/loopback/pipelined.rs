@@ -1,4 +1,6 @@
 //! Hits pipelined on TCP connections, each with a window of questions out.
+//!
+//! dnsmasq ends a connection after a hundred questions and has a process for each: what was out then is unanswered.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -30,7 +32,7 @@ pub fn run(setup: &Setup, bars: &mut Bars) {
     let most = best(&fleet, &figures, &Kind::PEERS, Figures::per_second, f64::max);
     let mut table = Table::new(&["", "answered/s", "to best peer", "CPU µs", "unanswered"]);
     for (server, figures) in fleet.iter().zip(&figures) {
-        // dnsmasq has a process for each connection.
+        // Its children's is not measured.
         let cpu = if server.kind == Kind::Dnsmasq { f64::NAN } else { figures.cpu() };
         let mut row = vec![server.kind.word().to_owned()];
         row.extend([figures.per_second(), figures.per_second() / most, cpu].map(short));

@@ -1,6 +1,7 @@
 //! Rounds over servers that take turns, and what they told of each.
 
 use std::fs;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use super::asker::Tally;
@@ -92,7 +93,14 @@ impl Figures {
     }
 }
 
-/// What others do on this machine: the mean of runnable tasks of the last minute.
+/// The share of all cores that others took in the rounds since this was asked last, as median and most.
+pub fn others() -> Option<(f64, f64)> {
+    let shares = std::mem::take(&mut *DISTURBED_BY.lock().expect("no thread but this"));
+    let most = shares.iter().copied().reduce(f64::max)?;
+    Some((median(shares), most))
+}
+
+/// The mean of runnable tasks of the last minute.
 pub fn machine_load() -> String {
     let told = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     told.split(' ').next().unwrap_or_default().to_owned()
@@ -100,11 +108,11 @@ pub fn machine_load() -> String {
 
 /// The figures of each server, by rounds in which they take turns. `ask` is told the server's place in the list.
 ///
-/// A round that others disturbed is run again, up to half as many as there are, and the calmer one counts.
+/// A round that others disturbed is run again, up to a third as many as there are, and the calmer one counts.
 pub fn in_turn(rounds: usize, servers: &[Server], mut ask: impl FnMut(usize, &Server) -> Tally) -> Vec<Figures> {
     let mut figures: Vec<Figures> = servers.iter().map(|_| Figures::default()).collect();
-    let again_max = rounds * servers.len() / 2;
-    let (mut again, mut disturbed) = (0, Vec::new());
+    let again_max = rounds * servers.len() / 3;
+    let mut again = 0;
     for _ in 0..rounds {
         for (n, server) in servers.iter().enumerate() {
             let mut measure = || {
@@ -120,13 +128,9 @@ pub fn in_turn(rounds: usize, servers: &[Server], mut ask: impl FnMut(usize, &Se
                     calmest = (others, told);
                 }
             }
-            disturbed.push(calmest.0);
+            DISTURBED_BY.lock().expect("no thread but this").push(calmest.0);
             figures[n].note(calmest.1);
         }
-    }
-    let others = median(disturbed);
-    if again > 0 || others > DISTURBED {
-        println!("  others took {:.0} % of the cores (median of rounds; {again} were run again)", others * 100.0);
     }
     figures
 }
@@ -150,3 +154,5 @@ pub fn of<'f>(kind: Kind, servers: &[Server], figures: &'f [Figures]) -> Option<
 
 /// The share of all cores that others may take in a round.
 const DISTURBED: f64 = 0.05;
+/// What others took in each round that counts.
+static DISTURBED_BY: Mutex<Vec<f64>> = Mutex::new(Vec::new());
