@@ -252,12 +252,13 @@ fn set_up(
             command.arg("-d").arg("-c").arg(write("unbound.conf", text)?);
         }
         Kind::Knot => {
+            // FORWARD and not STUB: with that it asks the upstream again for what it has had for ten seconds.
             let text = format!(
                 "net.listen('{ip}', {port}, {{ kind = 'dns' }})\n\
                  cache.open(1000 * MB, 'lmdb://{dir}/cache')\n\
                  trust_anchors.remove('.')\n\
                  net.tcp_pipeline(1000)\n\
-                 policy.add(policy.all(policy.STUB('{up_ip}@{up_port}')))\n"
+                 policy.add(policy.all(policy.FORWARD('{up_ip}@{up_port}')))\n"
             );
             command.arg("-n").arg("-c").arg(write("kresd.conf", text)?).arg(place);
         }
