@@ -116,22 +116,19 @@ impl Line {
         };
         self.read.extend_from_slice(&room[..read]);
         let now = desk.now();
-        let mut at = 0;
+        let (mut at, mut ended) = (0, 0);
         while let Some(length) = self.read.get(at..at + 2) {
             let end = at + 2 + usize::from(u16::from_be_bytes([length[0], length[1]]));
             if end > self.read.len() {
                 break;
             }
-            if desk.take(&self.read[at + 2..end], now) && !over {
-                let mut room = [0; 512];
-                if let Some(bytes) = desk.ask(&mut room, now) {
-                    self.write.extend_from_slice(&(bytes as u16).to_be_bytes());
-                    self.write.extend_from_slice(&room[..bytes]);
-                }
-            }
+            ended += usize::from(desk.take(&self.read[at + 2..end], now));
             at = end;
         }
         self.read.drain(..at);
+        for _ in 0..if over { 0 } else { ended } {
+            self.ask(desk);
+        }
         self.flush()
     }
 
