@@ -4,7 +4,7 @@ use super::asker::{Load, Tally};
 use super::board::{Bars, Table, short};
 use super::cores::Place;
 use super::names::{Names, Shape};
-use super::rounds::{Figures, Setup, in_turn};
+use super::rounds::{Setup, in_turn};
 use super::servers::{Kind, Server};
 
 /// Records of an answer.
@@ -35,19 +35,19 @@ fn names(setup: &Setup, upstream: &Server, bars: &mut Bars) {
         in_turn(setup.rounds, &servers, |n, s| Load::on(s.address, Shape::USUAL).flood(&mut draws[n], setup.round));
     let mut table =
         Table::new(&["names, Zipf 1.0", "answered/s", "CPU µs", "to echo", "to fewest", "RSS MiB", "unanswered"]);
-    let (echo, fewest) = (figures[0].cpu(), figures[1].cpu());
+    let (echo, fewest) = (&figures[0], &figures[1]);
     for ((server, figures), count) in servers.iter().zip(&figures).skip(1).zip(counts) {
         let resident = server.resident() / f64::from(1 << 20);
-        let cpu = figures.cpu();
         let mut row = vec![short(f64::from(*count))];
-        row.extend([figures.per_second(), cpu, cpu / echo, cpu / fewest, resident].map(short));
+        let ratios = [figures.cpu_to(echo), figures.cpu_to(fewest)];
+        row.extend([figures.per_second(), figures.cpu(), ratios[0], ratios[1], resident].map(short));
         row.push(figures.unanswered.to_string());
         table.row(row);
     }
     table.print();
-    let last = figures.last().map_or(f64::NAN, Figures::cpu);
+    let last = figures.last().map_or(f64::NAN, |last| last.cpu_to(fewest));
     let what = format!("CPU a hit over {} names, as a ratio to that over {}", counts[counts.len() - 1], counts[0]);
-    bars.at_most(&what, last / fewest, 1.25);
+    bars.at_most(&what, last, 1.25);
 }
 
 /// Client sockets, EDNS, records of an answer.
@@ -106,7 +106,7 @@ fn workers(setup: &Setup, upstream: &Server, bars: &mut Bars) {
             row.push(figures.unanswered.to_string());
             table.row(row);
         }
-        ratios.push(figures[1].cpu() / figures[0].cpu());
+        ratios.push(figures[1].cpu_to(&figures[0]));
     }
     table.print();
     println!("  two workers to one, CPU an answer: the echo {}", short(ratios[0]));
@@ -129,7 +129,7 @@ fn beside_echo(
     let figures = in_turn(setup.rounds, servers, |_, s| ask(s, &mut names));
     let (echo, own) = (&figures[0], &figures[1]);
     let mut row = vec![what.to_owned()];
-    let ratio = own.cpu() / echo.cpu();
+    let ratio = own.cpu_to(echo);
     row.extend([own.per_second(), own.cpu(), echo.per_second(), echo.cpu(), ratio].map(short));
     row.push(own.unanswered.to_string());
     row

@@ -50,7 +50,7 @@ fn judge(fleet: &[Server], figures: &[Figures], by: &str, bars: &mut Bars) {
         return;
     };
     let (least_cpu, most) = best_of_peers(fleet, figures);
-    bars.at_most(&format!("CPU an answer, as a ratio to the echo's{by}"), own.cpu() / echo.cpu(), 1.15);
+    bars.at_most(&format!("CPU an answer, as a ratio to the echo's{by}"), own.cpu_to(echo), 1.15);
     bars.at_most(&format!("CPU an answer, as a ratio to the best peer's{by}"), own.cpu() / least_cpu, 1.0);
     bars.at_least(&format!("answered a second, as a ratio to the best peer's{by}"), own.per_second() / most, 1.0);
 }
@@ -83,7 +83,7 @@ fn print(
         "dnsperf: answered/s",
         "CPU µs",
     ]);
-    let echo = of(Kind::Echo, fleet, full).map_or(f64::NAN, Figures::cpu);
+    let echo = of(Kind::Echo, fleet, full);
     let (least_cpu, _) = best_of_peers(fleet, full);
     for (n, server) in fleet.iter().enumerate() {
         let (full, half) = (&full[n], &half[n]);
@@ -91,7 +91,7 @@ fn print(
         let figures = [
             full.per_second(),
             full.cpu(),
-            full.cpu() / echo,
+            echo.map_or(f64::NAN, |echo| full.cpu_to(echo)),
             full.cpu() / least_cpu,
             half.cpu(),
             half.p50(),

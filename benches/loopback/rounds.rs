@@ -84,6 +84,11 @@ impl Figures {
         median(self.cpu.iter().copied())
     }
 
+    /// CPU an answer as a ratio to another's, round by round: what a virtual core does in a second changes between rounds.
+    pub fn cpu_to(&self, other: &Self) -> f64 {
+        median(self.cpu.iter().zip(&other.cpu).map(|(own, others)| own / others))
+    }
+
     pub fn p50(&self) -> f64 {
         median(self.p50.iter().copied())
     }
