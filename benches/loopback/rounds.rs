@@ -84,7 +84,7 @@ impl Figures {
         median(self.cpu.iter().copied())
     }
 
-    /// CPU an answer as a ratio to another's, round by round: what a virtual core does in a second changes between rounds.
+    /// CPU an answer as a ratio to another's, round by round: a virtual core is not always as fast.
     pub fn cpu_to(&self, other: &Self) -> f64 {
         median(self.cpu.iter().zip(&other.cpu).map(|(own, others)| own / others))
     }
