@@ -12,9 +12,9 @@
 //!   [`MISMATCHES_MAX`](crate::limits::MISMATCHES_MAX) of them for one question are [`Failure::Mismatched`].
 //! - One call sends one question, over TCP at most two: a kept connection that turns out closed is opened once more
 //!   (RFC 7766 §6.2.4). Nothing is sent again behind the caller's back, so a budget of questions sees them all.
-//! - A call ends at its deadline. Dropping it before then frees its socket, or its id on the connection.
+//! - A call ends at its deadline. Dropping it before then frees its id.
 //!
-//! `udp` has the socket of one question, `tcp` the connection that many share, `table` their ids.
+//! `udp` has the ports of a server, `tcp` the connection to it, `table` the ids of the questions that share one.
 
 mod table;
 mod tcp;
@@ -32,6 +32,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::upstream::Protocol;
 use tcp::Connection;
+use udp::Ports;
 
 /// A question, ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,6 +137,7 @@ impl From<io::Error> for Failure {
 pub struct Endpoint {
     address: SocketAddr,
     source: Option<IpAddr>,
+    ports: Ports,
     /// Held while connecting, so that many questions make one handshake and not a herd.
     kept: Mutex<Option<Arc<Connection>>>,
 }
@@ -144,7 +146,7 @@ impl Endpoint {
     /// A server at `address`, asked from `source` where that is of the same family. Opens nothing.
     pub fn new(address: SocketAddr, source: Option<IpAddr>) -> Self {
         let source = source.filter(|s| s.is_ipv4() == address.is_ipv4());
-        Self { address, source, kept: Mutex::new(None) }
+        Self { address, source, ports: Ports::default(), kept: Mutex::new(None) }
     }
 
     /// Where the server listens.
@@ -164,13 +166,13 @@ impl Endpoint {
         }
     }
 
-    /// Asks over UDP, from a socket and port of this question alone.
+    /// Asks over UDP, from one of the ports that are open to the server.
     ///
     /// # Errors
     ///
     /// Every [`Failure`] but [`Failure::Closed`]; at `deadline` it is [`Failure::TimedOut`].
     pub async fn ask_udp(&self, asked: &Asked, deadline: Instant) -> Result<Received, Failure> {
-        timeout_at(deadline, udp::ask(self.address, self.source, asked)).await.unwrap_or(Err(Failure::TimedOut))
+        timeout_at(deadline, self.ports.ask(self.address, self.source, asked)).await.unwrap_or(Err(Failure::TimedOut))
     }
 
     /// Asks over TCP, on the kept connection or on a fresh one that is kept.

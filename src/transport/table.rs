@@ -1,4 +1,4 @@
-//! The questions under way on one TCP connection, by id.
+//! The questions under way on one TCP connection, or from one UDP port, by id.
 //!
 //! Pure: no IO, `now` is handed in, ids too. Replies come in any order (RFC 7766 §7) and are matched by id and
 //! question; an id alone is not enough, since a reply that was given up may come late, after its id was drawn again.
@@ -7,7 +7,9 @@
 //! 2. An id is drawn at random among those that neither wait nor were given up. A given-up id is free again when its
 //!    late reply comes, or when [`GIVEN_UP_MAX`] later ones were given up.
 //! 3. A message with a waiting id and another question is counted against that question, [`MISMATCHES_MAX`] end it. A
-//!    message with any other id is a stranger's; more than [`STRANGERS_MAX`] in a row end the connection.
+//!    message with any other id is a stranger's. On a connection more than [`STRANGERS_MAX`] in a row end it. To a port
+//!    anybody may send: there it is counted against every question that waits, as each may be the one that is meant,
+//!    and [`MISMATCHES_MAX`] of them, questions or none, close the port to new ones.
 //! 4. A connection on which a question is given up while nothing whatever came for [`SILENCE`] takes no new ones: it
 //!    may lead to a machine that is gone, which TCP itself notices only after minutes. Those that wait go on.
 //!
@@ -25,8 +27,18 @@ use crate::wire::reply::{Identity, identify};
 
 pub(super) type Outcome = Result<Received, Failure>;
 
+/// What carries the messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carrier {
+    /// A TCP connection.
+    Connection,
+    /// A UDP port.
+    Port,
+}
+
 #[derive(Debug)]
 pub(super) struct Table {
+    carrier: Carrier,
     waiting: HashMap<u16, Waiting>,
     /// In the order in which they were given up.
     given_up: VecDeque<u16>,
@@ -56,8 +68,9 @@ pub(super) enum Use {
 }
 
 impl Table {
-    pub(super) fn new(now: Moment) -> Self {
+    pub(super) fn new(carrier: Carrier, now: Moment) -> Self {
         Self {
+            carrier,
             waiting: HashMap::new(),
             given_up: VecDeque::new(),
             strangers: 0,
@@ -102,7 +115,12 @@ impl Table {
         self.active_at = now;
         self.settle(bytes);
         self.unheard_since = (!self.waiting.is_empty()).then_some(now);
-        if self.strangers > STRANGERS_MAX { Use::Ends } else { Use::Goes }
+        if self.carrier == Carrier::Connection && self.strangers > STRANGERS_MAX { Use::Ends } else { Use::Goes }
+    }
+
+    /// How long a message may be that answers a waiting question: a datagram that is longer was cut.
+    pub(super) fn question_end(&self, id: u16) -> Option<usize> {
+        self.waiting.get(&id).map(|w| HEADER_BYTES + w.name.len() + 4)
     }
 
     fn settle(&mut self, bytes: Vec<u8>) {
@@ -110,12 +128,15 @@ impl Table {
         let Some(waiting) = self.waiting.get_mut(&id).filter(|_| bytes.len() >= HEADER_BYTES) else {
             match self.given_up.iter().position(|g| *g == id) {
                 Some(at) => drop(self.given_up.remove(at)),
-                None => self.strangers += 1,
+                None => self.on_stranger(),
             }
             return;
         };
         let outcome = match identify(&bytes, id, &waiting.name, waiting.qtype) {
-            Identity::Ours => Ok(Received { bytes, over_tcp: true, mismatches: waiting.mismatches }),
+            Identity::Ours => {
+                let over_tcp = self.carrier == Carrier::Connection;
+                Ok(Received { bytes, over_tcp, mismatches: waiting.mismatches })
+            }
             Identity::HeaderOnly(rcode) => Err(Failure::HeaderOnly(rcode)),
             Identity::NotOurs => {
                 waiting.mismatches += 1;
@@ -132,6 +153,23 @@ impl Table {
         if let Some(waiting) = self.waiting.remove(&id) {
             // Where nobody waits the outcome is nobody's.
             let _ = waiting.to.send(outcome);
+        }
+    }
+
+    fn on_stranger(&mut self) {
+        self.strangers += 1;
+        if self.carrier == Carrier::Connection {
+            return;
+        }
+        self.open &= self.strangers < MISMATCHES_MAX;
+        let over = self.waiting.extract_if(|_, waiting| {
+            waiting.mismatches += 1;
+            waiting.mismatches >= MISMATCHES_MAX
+        });
+        let over: Vec<_> = over.collect();
+        for (id, waiting) in over {
+            self.give_up(id);
+            let _ = waiting.to.send(Err(Failure::Mismatched));
         }
     }
 
@@ -158,10 +196,28 @@ impl Table {
         self.waiting.is_empty() && now.since(self.active_at) >= idle
     }
 
+    /// Takes no new questions any more; those that wait go on.
+    pub(super) fn retire(&mut self) {
+        self.open = false;
+    }
+
+    /// Takes no new questions, and none waits?
+    pub(super) fn is_over(&self) -> bool {
+        !self.open && self.waiting.is_empty()
+    }
+
     /// The connection is gone: who waits is told.
     pub(super) fn close(&mut self) {
         self.open = false;
         self.waiting.clear();
+    }
+
+    /// The port leads nowhere: who waits is told why.
+    pub(super) fn fail(&mut self, failure: Failure) {
+        self.open = false;
+        for (_, waiting) in self.waiting.drain() {
+            let _ = waiting.to.send(Err(failure));
+        }
     }
 }
 
@@ -186,7 +242,7 @@ mod tests {
 
     #[test]
     fn replies_in_any_order_reach_who_asked() {
-        let mut table = Table::new(START);
+        let mut table = Table::new(Carrier::Connection, START);
         let (first, mut first_outcome) = table.enter(&asked(1), || 11, START).unwrap();
         let (second, mut second_outcome) = table.enter(&asked(28), || 22, START).unwrap();
         table.on_message(reply(28, second), START);
@@ -199,7 +255,7 @@ mod tests {
     #[test]
     fn a_known_id_with_another_question_is_counted_and_waited_past() {
         for (wrong, want) in [(9, Ok(9)), (10, Err(Failure::Mismatched))] {
-            let mut table = Table::new(START);
+            let mut table = Table::new(Carrier::Connection, START);
             let (id, mut outcome) = table.enter(&asked(1), || 11, START).unwrap();
             for _ in 0..wrong {
                 table.on_message(reply(28, id), START);
@@ -210,8 +266,30 @@ mod tests {
     }
 
     #[test]
+    fn what_a_stranger_sends_to_a_port_counts_against_all_that_wait_and_a_late_reply_does_not() {
+        let mut table = Table::new(Carrier::Port, START);
+        let (late, _) = table.enter(&asked(1), || 5, START).unwrap();
+        table.on_leave(late, START);
+        let (first, mut first_outcome) = table.enter(&asked(1), || 11, START).unwrap();
+        for _ in 0..MISMATCHES_MAX - 1 {
+            table.on_message(reply(1, 999), START);
+        }
+        assert!(table.is_open());
+        let (second, mut second_outcome) = table.enter(&asked(28), || 22, START).unwrap();
+        table.on_message(reply(1, late), START);
+        assert!(first_outcome.try_recv().is_err(), "a late reply is no stranger's");
+        table.on_message(reply(1, 999), START);
+        assert_eq!(first_outcome.try_recv().unwrap(), Err(Failure::Mismatched));
+        assert!(!table.is_open() && !table.is_over());
+        table.on_message(reply(28, second), START);
+        assert_eq!(second_outcome.try_recv().unwrap().map(|r| (r.mismatches, r.over_tcp)), Ok((1, false)));
+        table.on_leave(first, START);
+        assert!(table.is_over());
+    }
+
+    #[test]
     fn a_given_up_id_is_drawn_again_only_after_its_late_reply() {
-        let mut table = Table::new(START);
+        let mut table = Table::new(Carrier::Connection, START);
         let (id, _) = table.enter(&asked(1), || 11, START).unwrap();
         table.on_leave(id, START);
         let mut ids = [11, 11, 12].into_iter();
@@ -223,7 +301,7 @@ mod tests {
 
     #[test]
     fn given_up_ids_are_bounded() {
-        let mut table = Table::new(START);
+        let mut table = Table::new(Carrier::Connection, START);
         for id in 0..5000 {
             let (id, _) = table.enter(&asked(1), || id, START).unwrap();
             table.on_leave(id, START);
@@ -234,7 +312,7 @@ mod tests {
 
     #[test]
     fn there_is_room_for_512_questions_and_for_no_more() {
-        let mut table = Table::new(START);
+        let mut table = Table::new(Carrier::Connection, START);
         let outcomes: Vec<_> = (0..512).map(|id| table.enter(&asked(1), || id, START).unwrap().1).collect();
         assert_eq!(table.enter(&asked(1), || 600, START).unwrap_err(), Failure::Local);
         table.on_message(reply(1, 7), START);
@@ -244,7 +322,7 @@ mod tests {
 
     #[test]
     fn strangers_end_the_connection_and_late_replies_do_not() {
-        let mut table = Table::new(START);
+        let mut table = Table::new(Carrier::Connection, START);
         let (id, _) = table.enter(&asked(1), || 11, START).unwrap();
         table.on_leave(id, START);
         assert_eq!(table.on_message(reply(1, id), START), Use::Goes);
@@ -262,7 +340,7 @@ mod tests {
             ("given up after a second", 1000, false, false),
             ("something came meanwhile", 1400, true, true),
         ] {
-            let mut table = Table::new(START);
+            let mut table = Table::new(Carrier::Connection, START);
             let _first = table.enter(&asked(1), || 11, START).unwrap();
             let (second, _) = table.enter(&asked(28), || 22, START + Duration::from_millis(300)).unwrap();
             let left_at = START + Duration::from_millis(millis);
@@ -277,7 +355,7 @@ mod tests {
     #[test]
     fn it_is_idle_only_without_a_waiting_question() {
         let idle = Duration::from_secs(10);
-        let mut table = Table::new(START);
+        let mut table = Table::new(Carrier::Connection, START);
         assert!(!table.is_idle(idle, START + Duration::from_millis(9_999)));
         assert!(table.is_idle(idle, START + idle));
         let (_id, _outcome) = table.enter(&asked(1), || 11, START + idle).unwrap();
@@ -286,7 +364,7 @@ mod tests {
 
     #[test]
     fn closing_tells_who_waits_and_takes_nothing_new() {
-        let mut table = Table::new(START);
+        let mut table = Table::new(Carrier::Connection, START);
         let (_, mut outcome) = table.enter(&asked(1), || 11, START).unwrap();
         table.close();
         assert_eq!(outcome.try_recv(), Err(oneshot::error::TryRecvError::Closed));

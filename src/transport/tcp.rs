@@ -23,7 +23,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use super::table::{Outcome, Table, UNDER_WAY_MAX, Use};
+use super::table::{Carrier, Outcome, Table, UNDER_WAY_MAX, Use};
 use super::{Asked, Failure};
 use crate::clock;
 use crate::limits::{TCP_IDLE, TCP_MESSAGE_DEADLINE};
@@ -48,7 +48,7 @@ impl Connection {
         let stream = socket.connect(address).await?;
         let (framed, outgoing) =
             Framed::from_stream_with_buffer_size(AsyncIoTokioAsStd(stream), address, UNDER_WAY_MAX);
-        let table = Arc::new(Mutex::new(Table::new(clock::now())));
+        let table = Arc::new(Mutex::new(Table::new(Carrier::Connection, clock::now())));
         let carrier = tokio::spawn(carry(framed, table.clone())).abort_handle();
         Ok(Self { address, outgoing: Mutex::new(outgoing), table, carrier })
     }

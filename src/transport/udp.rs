@@ -1,50 +1,195 @@
-//! The socket of one question.
+//! The ports from which one server is asked.
 //!
-//! Against forged replies (RFC 5452 §9.2): a fresh socket for each question, on a port drawn over 1024–65535 and
-//! with an id drawn over all 65,536, both from a CSPRNG: close to 32 unpredictable bits, good for one question and
-//! its deadline. The port is not left to the kernel: its ephemeral range has 28,232 ports on a usual Linux, and an
-//! operator may have made it smaller for other reasons. A port that is taken is drawn again, a few times.
+//! Against forged replies (RFC 5452 §9.2) a question has a port drawn over 1024–65535 and an id drawn over all 65,536,
+//! both from a CSPRNG: close to 32 unpredictable bits. Of [`PORTS`] ports that are open to a server at a time it leaves
+//! from one at random, and a port serves [`QUESTIONS_MAX`] questions or [`PORT_AGE_MAX`] and is closed: who finds one
+//! out has it for no longer. Few questions have a port each, as a pool that is not full opens one for each. The port is
+//! not left to the kernel: its ephemeral range has 28,232 ports on a usual Linux, and an operator may have made it
+//! smaller for other reasons. A port that is taken is drawn again, a few times.
 //!
-//! The socket is connected: the kernel drops what other addresses send, and an ICMP error about the question ends
-//! the wait at once ([`Failure::Refused`]) where an unconnected socket would sit out the deadline. A fresh socket
-//! also cannot be handed an error that an earlier question caused.
+//! A socket is connected: the kernel drops what other addresses send, and an ICMP error ends the waits at once
+//! ([`Failure::Refused`]) where an unconnected socket would sit out the deadline. It is about the server's port, and so
+//! about every question that waits; the port takes no more of them. Where sending finds the error of an earlier
+//! question nothing was sent, and the question leaves from a fresh port.
 //!
-//! The datagram is read by `async_io` with an interest in errors too: a socket that only has an ICMP error pending is
-//! not readable for tokio.
+//! Each port has one task that reads it and hands replies to those who wait ([`super::table`]): no registration with
+//! the kernel, and no wait for a socket to be writable, for each question. Datagrams are read with an interest in errors
+//! too: a socket that only has an ICMP error pending is not readable for tokio.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use rand::seq::IndexedRandom;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
+use tokio::sync::Notify;
 
+use super::table::{Carrier, Table};
 use super::{Asked, Failure, Received};
-use crate::limits::MISMATCHES_MAX;
+use crate::clock::{self, Moment};
 use crate::wire::flag;
-use crate::wire::reply::{Identity, identify};
 
-/// Asks and waits, for ever where nothing comes: the deadline is the caller's.
-pub(super) async fn ask(address: SocketAddr, source: Option<IpAddr>, asked: &Asked) -> Result<Received, Failure> {
-    let socket = open(address, source)?;
-    let id = rand::random();
-    socket.send(&asked.with_id(id)).await?;
-    let mut mismatches = 0;
-    loop {
-        let datagram = receive(&socket).await?;
-        match identify(&datagram.bytes, id, &asked.name, asked.qtype) {
-            Identity::Ours => {
-                return Ok(Received { bytes: datagram.whole_or_truncated(asked), over_tcp: false, mismatches });
+/// The ports that are open to one server.
+#[derive(Debug, Default)]
+pub(super) struct Ports(Arc<Mutex<Vec<Arc<Port>>>>);
+
+impl Ports {
+    /// Asks and waits, for ever where nothing comes: the deadline is the caller's.
+    pub(super) async fn ask(
+        &self,
+        address: SocketAddr,
+        source: Option<IpAddr>,
+        asked: &Asked,
+    ) -> Result<Received, Failure> {
+        if let Some(port) = self.used() {
+            match port.ask(asked).await {
+                Err(Unheard::NotSent(_)) => {}
+                Err(Unheard::Failed(failure)) => return Err(failure),
+                Ok(received) => return Ok(received),
             }
-            Identity::HeaderOnly(rcode) => return Err(Failure::HeaderOnly(rcode)),
-            Identity::NotOurs => mismatches += 1,
         }
-        if mismatches >= MISMATCHES_MAX {
-            return Err(Failure::Mismatched);
+        match self.fresh(address, source)?.ask(asked).await {
+            Err(Unheard::NotSent(failure) | Unheard::Failed(failure)) => Err(failure),
+            Ok(received) => Ok(received),
         }
     }
+
+    /// One of the open ports, with the question counted; none while there are few.
+    fn used(&self) -> Option<Arc<Port>> {
+        let now = clock::now();
+        let mut open = locked(&self.0);
+        if open.len() >= PORTS
+            && let Some(port) = open.choose(&mut rand::rng())
+            && port.takes_questions(now)
+        {
+            port.asked.fetch_add(1, Ordering::Relaxed);
+            return Some(port.clone());
+        }
+        open.retain(|port| port.takes_questions(now));
+        None
+    }
+
+    fn fresh(&self, address: SocketAddr, source: Option<IpAddr>) -> Result<Arc<Port>, Failure> {
+        let now = clock::now();
+        let port = Arc::new(Port {
+            socket: open(address, source)?,
+            table: Mutex::new(Table::new(Carrier::Port, now)),
+            asked: AtomicU32::new(1),
+            closes: now + PORT_AGE_MAX,
+            over: Notify::new(),
+        });
+        locked(&self.0).push(port.clone());
+        tokio::spawn(read(port.clone(), self.0.clone()));
+        Ok(port)
+    }
+}
+
+impl Drop for Ports {
+    fn drop(&mut self) {
+        locked(&self.0).drain(..).for_each(|port| port.retire());
+    }
+}
+
+/// One port, as long as [`Port::takes_questions`] says, and until the last that waits at it has gone.
+#[derive(Debug)]
+struct Port {
+    socket: UdpSocket,
+    table: Mutex<Table>,
+    /// Questions that it was given.
+    asked: AtomicU32,
+    closes: Moment,
+    over: Notify,
+}
+
+/// Why there is no reply at a port.
+enum Unheard {
+    /// The question was not sent, perhaps for what the kernel had heard about an earlier one.
+    NotSent(Failure),
+    Failed(Failure),
+}
+
+impl Port {
+    fn takes_questions(&self, now: Moment) -> bool {
+        let takes =
+            now < self.closes && self.asked.load(Ordering::Relaxed) < QUESTIONS_MAX && locked(&self.table).is_open();
+        if !takes {
+            self.retire();
+        }
+        takes
+    }
+
+    async fn ask(&self, asked: &Asked) -> Result<Received, Unheard> {
+        let entered = locked(&self.table).enter(asked, rand::random, clock::now());
+        let (id, outcome) = entered.map_err(Unheard::NotSent)?;
+        let _place = Place { port: self, id };
+        // Not by tokio: it would first wait for the kernel to say that the socket has room.
+        if let Err(errno) = send(&self.socket, &asked.with_id(id), SendFlags::DONTWAIT) {
+            self.retire();
+            return Err(Unheard::NotSent(errno.into()));
+        }
+        outcome.await.unwrap_or(Err(Failure::Local)).map_err(Unheard::Failed)
+    }
+
+    /// Takes no more questions. Those that wait go on.
+    fn retire(&self) {
+        self.change(Table::retire);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Table)) {
+        let mut table = locked(&self.table);
+        change(&mut table);
+        if table.is_over() {
+            self.over.notify_one();
+        }
+    }
+}
+
+/// A question's place at a port, given back when its asker is done or dropped.
+struct Place<'p> {
+    port: &'p Port,
+    id: u16,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.port.change(|table| table.on_leave(self.id, clock::now()));
+    }
+}
+
+/// Reads a port until it is over, and takes it out of those that are open.
+async fn read(port: Arc<Port>, among: Arc<Mutex<Vec<Arc<Port>>>>) {
+    let mut ages = std::pin::pin!(tokio::time::sleep(PORT_AGE_MAX));
+    loop {
+        tokio::select! {
+            datagram = receive(&port.socket) => {
+                let mut table = locked(&port.table);
+                match datagram {
+                    Ok(datagram) => {
+                        let message = datagram.whole_or_truncated(&table);
+                        table.on_message(message, clock::now());
+                    }
+                    Err(failure) => table.fail(failure),
+                }
+            }
+            () = port.over.notified() => {}
+            () = &mut ages, if !ages.is_elapsed() => port.retire(),
+        }
+        if locked(&port.table).is_over() {
+            break;
+        }
+    }
+    locked(&among).retain(|open| !Arc::ptr_eq(open, &port));
+}
+
+/// No holder of these locks can panic half-way through a change, so a poisoned one is whole.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A socket on a random port, connected.
@@ -88,9 +233,11 @@ struct Datagram {
 
 impl Datagram {
     /// The bytes; where some are missing, header and question with TC, which is what TC means.
-    fn whole_or_truncated(mut self, asked: &Asked) -> Vec<u8> {
-        if self.cut {
-            self.bytes.truncate(crate::limits::HEADER_BYTES + asked.name.len() + 4);
+    fn whole_or_truncated(mut self, table: &Table) -> Vec<u8> {
+        if self.cut
+            && let Some(end) = table.question_end(u16::from_be_bytes([self.bytes[0], self.bytes[1]]))
+        {
+            self.bytes.truncate(end);
             self.bytes[2] |= (flag::TC >> 8) as u8;
             self.bytes[6..12].fill(0);
         }
@@ -113,6 +260,12 @@ async fn receive(socket: &UdpSocket) -> Result<Datagram, Failure> {
     }
 }
 
+/// Ports that are open to a server at a time; those that only wait for late replies are not counted.
+const PORTS: usize = 16;
+/// Questions of one port (RULES "Replies").
+const QUESTIONS_MAX: u32 = 500;
+/// How long a port takes questions (RULES "Replies").
+const PORT_AGE_MAX: Duration = Duration::from_secs(10);
 const PORT_MIN: u16 = 1024;
 /// With half of all ports taken, 16 tries fail once in 65,536 times.
 const PORT_TRIES: usize = 16;
@@ -121,7 +274,7 @@ const DATAGRAM_BYTES_MAX: usize = 4096;
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::{HashMap, HashSet};
     use std::time::Duration;
 
     use tokio::time::Instant;
@@ -260,21 +413,77 @@ mod tests {
     async fn ports_and_ids_of_questions_differ() {
         let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let endpoint = Endpoint::new(server.local_addr().unwrap(), None);
-        let (mut ports, mut ids) = (HashSet::new(), HashSet::new());
-        for _ in 0..50 {
+        let (mut ports, mut ids) = (Vec::new(), HashSet::new());
+        for _ in 0..200 {
             let question = asked(1);
             let mut packet = [0; 512];
             tokio::select! {
                 _ = endpoint.ask_udp(&question, soon()) => unreachable!("nobody answers"),
                 got = server.recv_from(&mut packet) => {
-                    ports.insert(got.unwrap().1.port());
+                    ports.push(got.unwrap().1.port());
                     ids.insert([packet[0], packet[1]]);
                 }
             }
         }
-        // Of 50 draws over 64,512 ports two are alike once in 50 runs; five alike never.
-        assert!(ports.len() > 45 && ids.len() > 45, "{} ports, {} ids", ports.len(), ids.len());
+        let differ = |ports: &[u16]| ports.iter().collect::<HashSet<_>>().len();
+        assert_eq!(
+            (differ(&ports[..PORTS]), differ(&ports)),
+            (PORTS, PORTS),
+            "a port each, as long as there are few"
+        );
+        // Of 184 draws among sixteen all are drawn but once in ten thousand runs, and ten are drawn always.
+        assert!(differ(&ports[PORTS..]) > 10 && ids.len() > 190, "{} ids", ids.len());
         assert!(ports.iter().any(|p| !(32768..61000).contains(p)), "all ports in the kernel's range");
+    }
+
+    #[tokio::test]
+    async fn a_port_serves_500_questions_or_ten_seconds() {
+        let server = Server::answering(|query| vec![reply_to(query, &[])]).await;
+        let mut of = HashMap::new();
+        for _ in 0..PORTS as u32 * QUESTIONS_MAX {
+            assert!(server.ask(soon()).await.is_ok());
+            for port in locked(&server.0.ports.0).iter() {
+                of.insert(port.socket.local_addr().unwrap().port(), port.asked.load(Ordering::Relaxed));
+            }
+        }
+        assert!(of.len() > PORTS && of.values().all(|asked| *asked <= QUESTIONS_MAX), "{of:?}");
+        let port = server.0.ports.fresh(server.0.address(), None).unwrap();
+        let now = clock::now();
+        assert!(port.takes_questions(now) && !port.takes_questions(now + PORT_AGE_MAX));
+        assert!(!port.takes_questions(now), "once it was retired");
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_told_to_all_who_wait_and_the_next_leaves_from_another() {
+        let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let ports = Ports::default();
+        let port = ports.fresh(gone, None).unwrap();
+        let question = asked(1);
+        // The second is entered before the first is sent: both wait when the error comes.
+        let waits = locked(&port.table).enter(&question, || 7, clock::now()).unwrap().1;
+        let (first, second) = tokio::join!(port.ask(&question), waits);
+        assert!(matches!(first, Err(Unheard::Failed(Failure::Refused) | Unheard::NotSent(Failure::Refused))));
+        assert_eq!(second.unwrap(), Err(Failure::Refused));
+        assert!(!port.takes_questions(clock::now()));
+    }
+
+    #[tokio::test]
+    async fn a_port_is_closed_once_the_last_who_waits_has_gone() {
+        let server = Server::answering(|_| vec![]).await;
+        let ports = Ports::default();
+        let port = ports.fresh(server.0.address(), None).unwrap();
+        let question = asked(1);
+        let mut waits = Box::pin(port.ask(&question));
+        assert!(futures_util::poll!(&mut waits).is_pending());
+        let weak = Arc::downgrade(&port);
+        drop(ports);
+        tokio::task::yield_now().await;
+        assert!(!locked(&port.table).is_over(), "one waits");
+        drop(waits);
+        drop(port);
+        while weak.upgrade().is_some() {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[test]
