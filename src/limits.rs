@@ -70,6 +70,12 @@ pub const TCP_CONNECTIONS: Bound<u64> = Bound { default: 1024, min: 1, max: 65_5
 pub const TCP_CONNECTIONS_PER_CLIENT: Bound<u64> = Bound { default: 64, min: 1, max: 65_536 };
 /// Questions under way on one TCP connection; reading pauses there (RFC 7766 §6.2.1.1 asks for pipelining).
 pub const TCP_PIPELINE_MAX: usize = 128;
+/// Room for one read on a TCP connection: some 400 questions.
+pub const TCP_READ_BYTES: usize = 16_384;
+/// Replies on a TCP connection are written once they are this much together, at the latest.
+pub const TCP_WRITE_BYTES: usize = 16_384;
+/// Questions that a TCP connection asks in one turn; then others have theirs.
+pub const TCP_TURN_MAX: usize = 128;
 /// A TCP connection without a question under way is closed after this (RFC 7766 §6.2.3).
 pub const TCP_IDLE: Duration = Duration::from_secs(10);
 /// A message that has begun must be read, or written, whole within this.

@@ -1,12 +1,13 @@
 //! One TCP connection: questions in, replies out, each when it is ready (RFC 7766 §6.2.1.1, §7).
 //!
 //! Framing (RFC 1035 §4.2.2) is hickory-net's `TcpStream`. It bounds nothing by itself, so it reads and writes through
-//! a [`Paced`] stream that sees when a message begins and when all is written, and that can hold reading back. With
-//! that:
+//! a [`Paced`] stream that sees when a message begins and when all is written, and that can hold reading back; below
+//! that is a [`Gathered`] one, which makes a pipeline of hits cost a read and a write for many questions. With that:
 //!
-//! - At most [`TCP_PIPELINE_MAX`] questions are under way; reading pauses there. hickory reads nothing while it has
-//!   something to write, so that questions under way and replies that wait to be written are no more together.
-//! - A message that has begun is read whole within [`TCP_MESSAGE_DEADLINE`], a reply written within the same, else
+//! - A connection that asks without end yields to others ([`super::gathered`]: a turn).
+//! - At most [`TCP_PIPELINE_MAX`] questions are under way; reading pauses there. Nothing is read either while the
+//!   client lets a write wait, so that one that does not read costs what is gathered and what is under way.
+//! - A message that has begun is read whole within [`TCP_MESSAGE_DEADLINE`], replies written within the same, else
 //!   the connection is closed. The time that a client does not read does not count against what it writes.
 //! - Without a question under way it is closed after [`TCP_IDLE`]; with one, after [`UNDER_WAY_MAX`] without a reply.
 //! - An empty message, or bytes that end within one, close it. A client that has ended its side gets its replies.
@@ -30,6 +31,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::gathered::Gathered;
 use super::seats::Seat;
 use crate::clock;
 use crate::limits::{MESSAGE_BYTES_MAX, TCP_IDLE, TCP_MESSAGE_DEADLINE, TCP_PIPELINE_MAX};
@@ -42,7 +44,7 @@ where
     S: Service,
 {
     let pace = Shared::default();
-    let paced = AsyncIoTokioAsStd(Paced { stream, pace: pace.clone() });
+    let paced = AsyncIoTokioAsStd(Paced { stream: Gathered::new(stream), pace: pace.clone() });
     let (mut frames, writer) = TcpStream::from_stream_with_buffer_size(paced, peer, TCP_PIPELINE_MAX);
     let (reply_to, mut replies) = mpsc::channel(TCP_PIPELINE_MAX);
     let mut talk = Talk { service, peer, writer, reply_to, under_way: 0, closing: false, pace: pace.clone() };
@@ -213,11 +215,9 @@ struct Pace {
     reading_rests: bool,
     /// Since when a message is read that is not whole.
     read_began: Option<Instant>,
-    /// Since when a reply is written that is not out.
+    /// Since when replies wait for the client to read.
     write_began: Option<Instant>,
-    /// The client let a write wait since the last flush.
-    write_waited: bool,
-    /// No reply waits to be written: hickory turns to reading only then.
+    /// No reply waits to be written: known when hickory has turned to reading.
     all_written: bool,
     /// When something last came to its end: a message read or written, a question answered.
     last_event: Instant,
@@ -229,7 +229,6 @@ impl Default for Pace {
             reading_rests: false,
             read_began: None,
             write_began: None,
-            write_waited: false,
             all_written: true,
             last_event: Instant::now(),
         }
@@ -251,12 +250,13 @@ impl Pace {
         self.last_event = Instant::now();
     }
 
-    fn on_flushed(&mut self) {
+    /// A write that waited is out.
+    fn on_written(&mut self) {
         let now = Instant::now();
-        if self.write_waited && self.read_began.is_some() {
+        if self.read_began.is_some() {
             self.read_began = Some(now);
         }
-        (self.write_began, self.write_waited, self.last_event) = (None, false, now);
+        (self.write_began, self.last_event) = (None, now);
     }
 }
 
@@ -272,47 +272,44 @@ impl Shared {
 
 /// A stream that notes what hickory's framing does on it.
 struct Paced<IO> {
-    stream: IO,
+    stream: Gathered<IO>,
     pace: Shared,
 }
 
-impl<IO: AsyncRead + Unpin> AsyncRead for Paced<IO> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        {
-            let mut pace = self.pace.lock();
-            pace.all_written = true;
-            if pace.reading_rests {
-                // What ends the rest is an event of the same task, which polls again after each.
-                return Poll::Pending;
-            }
-        }
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if polled.is_ready() && buf.filled().len() > before {
-            self.pace.lock().read_began.get_or_insert_with(Instant::now);
-        }
-        polled
-    }
-}
-
-impl<IO: AsyncWrite + Unpin> Paced<IO> {
-    fn note_write(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> Paced<IO> {
+    /// Notes how far writing is, after each step that may write.
+    fn note_writes(&self) {
         let mut pace = self.pace.lock();
-        pace.write_began.get_or_insert_with(Instant::now);
-        match polled {
-            Poll::Pending => pace.write_waited = true,
-            // hickory would try again without end.
-            Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            Poll::Ready(_) => {}
+        if self.stream.waits() {
+            pace.write_began.get_or_insert_with(Instant::now);
+        } else if pace.write_began.is_some() {
+            pace.on_written();
+        }
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Paced<IO> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // What ends the rest is an event of the same task, which polls again after each.
+        let rests = self.pace.lock().reading_rests;
+        let before = buf.filled().len();
+        let polled =
+            if rests { self.stream.poll_end_turn(cx) } else { Pin::new(&mut self.stream).poll_read(cx, buf) };
+        self.note_writes();
+        let mut pace = self.pace.lock();
+        pace.all_written = self.stream.all_written();
+        if buf.filled().len() > before {
+            pace.read_began.get_or_insert_with(Instant::now);
         }
         polled
     }
 }
 
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Paced<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.note_write(polled)
+        self.note_writes();
+        polled
     }
 
     fn poll_write_vectored(
@@ -321,7 +318,8 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Paced<IO> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.note_write(polled)
+        self.note_writes();
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -329,11 +327,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Paced<IO> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.stream).poll_flush(cx);
-        if polled.is_ready() {
-            self.pace.lock().on_flushed();
-        }
-        polled
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -351,6 +345,8 @@ const UNDER_WAY_MAX: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio::task::JoinHandle;
     use tokio::time::sleep;
@@ -358,6 +354,7 @@ mod tests {
     use super::super::seats::{Seats, TcpLimits};
     use super::*;
     use crate::clock::Moment;
+    use crate::limits::{TCP_TURN_MAX, TCP_WRITE_BYTES};
 
     #[tokio::test(start_paused = true)]
     async fn replies_go_out_as_they_are_ready() {
@@ -376,6 +373,93 @@ mod tests {
         assert_eq!(c.reply().await, b"late 2");
         first.1.unwrap().send(b"late 1");
         assert_eq!(c.reply().await, b"late 1");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn questions_that_come_together_are_read_together_and_their_replies_leave_together() {
+        let mut c = Conversation::open(65_536);
+        let questions: Vec<_> = (0..100).map(|n| format!("echo {n}")).collect();
+        c.ask_all(&questions).await;
+        for question in &questions {
+            assert_eq!(c.reply().await, question.as_bytes());
+        }
+        let (reads, writes) = (c.counts.reads.load(Relaxed), c.counts.writes.load(Relaxed));
+        assert!((1..=2).contains(&reads) && (1..=2).contains(&writes), "{reads} reads, {writes} writes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hits_do_not_wait_for_the_misses_among_them() {
+        let mut c = Conversation::open(65_536);
+        let questions: Vec<_> =
+            (0..60).map(|n| format!("{} {n}", if n % 3 == 0 { "open" } else { "echo" })).collect();
+        c.ask_all(&questions).await;
+        let (misses, hits): (Vec<_>, Vec<_>) = questions.iter().partition(|q| q.starts_with("open"));
+        for hit in hits {
+            assert_eq!(c.reply().await, hit.as_bytes());
+        }
+        assert!(c.counts.writes.load(Relaxed) <= 2);
+        for miss in misses {
+            let (question, way) = c.handed_over().await;
+            assert_eq!(question, miss.as_bytes());
+            way.unwrap().send(&question);
+            assert_eq!(c.reply().await, question);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn replies_keep_the_order_of_hits_where_neither_side_takes_much_at_a_time() {
+        for buffer_bytes in [1, 7, 100] {
+            let c = Conversation::open(buffer_bytes);
+            let (mut replies, mut questions) = tokio::io::split(c.client);
+            tokio::spawn(async move {
+                for n in 0..300_u16 {
+                    questions.write_all(&[0, 3, b'e', (n >> 8) as u8, n as u8]).await.unwrap();
+                }
+            });
+            for n in 0..300_u16 {
+                let mut reply = [0; 5];
+                replies.read_exact(&mut reply).await.unwrap();
+                assert_eq!(reply, [0, 3, b'e', (n >> 8) as u8, n as u8], "{buffer_bytes}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_asks_on_and_never_reads_is_served_what_fits_and_no_more() {
+        for (question, served_max) in [(&b"echo of some size"[..], TCP_WRITE_BYTES / 19 + 150), (b"large", 1)] {
+            let mut c = Conversation::open(1000);
+            let framed = [&(question.len() as u16).to_be_bytes(), question].concat().repeat(50);
+            let asking = async { while c.client.write_all(&framed).await.is_ok() {} };
+            assert!(tokio::time::timeout(TCP_MESSAGE_DEADLINE - MILLI, asking).await.is_err());
+            let served = c.counts.served.load(Relaxed);
+            assert!((1..=served_max).contains(&served), "{served}");
+            sleep(MILLI * 2).await;
+            assert!(c.task.is_finished());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pipeline_without_end_leaves_others_their_turns() {
+        let counts = Arc::new(Counts::default());
+        let seats = Seats::new(TcpLimits { connections: 9, connections_per_client: 9, client_prefix: (32, 56) });
+        let peer: SocketAddr = "127.0.0.1:40000".parse().unwrap();
+        let (service, ending) =
+            (Script { handed: mpsc::unbounded_channel().0, counts: counts.clone() }, watch::Sender::new(false));
+        let seat = seats.take(peer.ip(), peer.ip()).unwrap();
+        let endless = tokio::spawn(converse(Endless, peer, service, seat, ending.subscribe()));
+        // In a task, since the runtime looks at the test itself more seldom.
+        let other = tokio::spawn(async move {
+            let mut c = Conversation::open(1000);
+            for _ in 0..10 {
+                let before = counts.served.load(Relaxed);
+                c.ask(b"echo").await;
+                assert_eq!(c.reply().await, b"echo");
+                let meanwhile = counts.served.load(Relaxed) - before;
+                assert!((1..=4 * TCP_TURN_MAX).contains(&meanwhile), "{meanwhile}");
+            }
+        });
+        other.await.unwrap();
+        endless.abort();
     }
 
     #[tokio::test(start_paused = true)]
@@ -561,6 +645,7 @@ mod tests {
     /// A connection and the test's end of it.
     struct Conversation {
         client: DuplexStream,
+        counts: Arc<Counts>,
         open: mpsc::UnboundedReceiver<Handed>,
         ending: watch::Sender<bool>,
         seats: Arc<Seats>,
@@ -577,9 +662,18 @@ mod tests {
             let peer: SocketAddr = "127.0.0.1:40000".parse().unwrap();
             let seat = seats.take(peer.ip(), peer.ip()).unwrap();
             let (id, ending) = (seat.id(), watch::Sender::new(false));
-            let task = tokio::spawn(converse(server, peer, Script { handed }, seat, ending.subscribe()));
+            let counts = Arc::new(Counts::default());
+            let service = Script { handed, counts: counts.clone() };
+            let server = Counted { stream: server, counts: counts.clone() };
+            let task = tokio::spawn(converse(server, peer, service, seat, ending.subscribe()));
             seats.occupy(id, task.abort_handle());
-            Self { client, open, ending, seats, task }
+            Self { client, counts, open, ending, seats, task }
+        }
+
+        /// All in one write.
+        async fn ask_all(&mut self, questions: &[String]) {
+            let framed = questions.iter().flat_map(|q| [&(q.len() as u16).to_be_bytes(), q.as_bytes()].concat());
+            self.client.write_all(&framed.collect::<Vec<u8>>()).await.unwrap();
         }
 
         async fn ask(&mut self, question: &[u8]) {
@@ -609,6 +703,69 @@ mod tests {
     /// Does what the first byte of a question says.
     struct Script {
         handed: mpsc::UnboundedSender<Handed>,
+        counts: Arc<Counts>,
+    }
+
+    /// What happened on a connection: reads and writes that moved bytes, and questions.
+    #[derive(Default)]
+    struct Counts {
+        reads: AtomicUsize,
+        writes: AtomicUsize,
+        served: AtomicUsize,
+    }
+
+    struct Counted {
+        stream: DuplexStream,
+        counts: Arc<Counts>,
+    }
+
+    impl AsyncRead for Counted {
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+            self.counts.reads.fetch_add(polled.is_ready().into(), Relaxed);
+            polled
+        }
+    }
+
+    impl AsyncWrite for Counted {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+            self.counts.writes.fetch_add(polled.is_ready().into(), Relaxed);
+            polled
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.stream).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.stream).poll_shutdown(cx)
+        }
+    }
+
+    /// A client that asks as fast as it is read, and reads as fast as it is answered.
+    struct Endless;
+
+    impl AsyncRead for Endless {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            let questions = b"\0\x04echo".repeat(buf.remaining() / 6);
+            buf.put_slice(&questions);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Endless {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
     }
 
     impl Service for Script {
@@ -625,6 +782,7 @@ mod tests {
             _: Moment,
         ) -> Outcome<Vec<u8>> {
             assert!(client.transport == Transport::Tcp && out.len() >= MESSAGE_BYTES_MAX);
+            self.counts.served.fetch_add(1, Relaxed);
             out[..packet.len()].copy_from_slice(packet);
             match packet[0] {
                 b'e' => Outcome::Reply(packet.len()),

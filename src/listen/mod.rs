@@ -12,6 +12,7 @@
 //! | [`tcp`] | accept loops, drain |
 //! | [`seats`] | who may have a TCP connection |
 //! | `connection` | one TCP connection: pipelining and deadlines |
+//! | `gathered` | its stream: many questions a read, many replies a write |
 //!
 //! Rules:
 //!
@@ -28,6 +29,7 @@
 
 pub mod alone;
 mod connection;
+mod gathered;
 pub mod mmsg;
 pub mod seats;
 pub mod socket;
