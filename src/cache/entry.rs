@@ -1,8 +1,8 @@
 //! One entry: the last good answer, packed, and beside it the last failure.
 //!
 //! Pure. The answer is the packet that came, without OPT, with the offsets of its TTLs ([`Data`]); it never changes.
-//! What changes is small and beside it: when it is asked ahead, whether copies of the entry must let go, and what few
-//! entries ever have ([`Rare`]). All times are [`Moment`]s.
+//! What changes is small and beside it: when it is asked ahead, whether copies of the entry must let go, and, apart
+//! since few entries have any, the failure, a guard's hold and the like. All times are [`Moment`]s.
 //!
 //! Memory: two allocations an entry. The packet, its extended errors and the offsets lie in one, and the name is read
 //! where the packet repeats it. `cargo bench --bench eviction` prints what an entry takes.

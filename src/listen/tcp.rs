@@ -101,7 +101,7 @@ async fn accept<S: Service, F: Fn() -> S + Send + Sync + 'static>(listener: TcpL
                 let Ok(local) = stream.local_addr() else { continue };
                 // Without a seat the connection is closed, by its drop.
                 let Ok(seat) = door.seats.take(peer.ip(), local.ip()) else { continue };
-                // Replies that are ready leave in one write; there is nothing to gain by waiting for more (RFC 7766 §8).
+                // Replies that are ready leave in one write: nothing is gained by waiting for more (RFC 7766 §8).
                 let _ = stream.set_nodelay(true);
                 let (id, ending) = (seat.id(), door.ending.subscribe());
                 let task = tokio::spawn(converse(stream, peer, (door.service)(), seat, ending));

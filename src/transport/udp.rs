@@ -1,11 +1,11 @@
 //! The ports from which one server is asked.
 //!
-//! Against forged replies (RFC 5452 §9.2) a question has a port drawn over 1024–65535 and an id drawn over all 65,536,
-//! both from a CSPRNG: close to 32 unpredictable bits. Of [`PORTS`] ports that are open to a server at a time it leaves
-//! from one at random, and a port serves [`QUESTIONS_MAX`] questions or [`PORT_AGE_MAX`] and is closed: who finds one
-//! out has it for no longer. Few questions have a port each, as a pool that is not full opens one for each. The port is
-//! not left to the kernel: its ephemeral range has 28,232 ports on a usual Linux, and an operator may have made it
-//! smaller for other reasons. A port that is taken is drawn again, a few times.
+//! Against forged replies (RFC 5452 §9.2) a question has a port drawn over 1024–65535 and an id drawn over all
+//! 65,536, both from a CSPRNG: close to 32 unpredictable bits. Of [`PORTS`] ports that are open to a server at a time
+//! it leaves from one at random, and a port serves [`QUESTIONS_MAX`] questions or [`PORT_AGE_MAX`] and is closed: who
+//! finds one out has it for no longer. Few questions have a port each, as a pool that is not full opens one for each.
+//! The port is not left to the kernel: its ephemeral range has 28,232 ports on a usual Linux, and an operator may have
+//! made it smaller for other reasons. A port that is taken is drawn again, a few times.
 //!
 //! A socket is connected: the kernel drops what other addresses send, and an ICMP error ends the waits at once
 //! ([`Failure::Refused`]) where an unconnected socket would sit out the deadline. It is about the server's port, and so
@@ -13,8 +13,11 @@
 //! question nothing was sent, and the question leaves from a fresh port.
 //!
 //! Each port has one task that reads it and hands replies to those who wait ([`super::table`]): no registration with
-//! the kernel, and no wait for a socket to be writable, for each question. Datagrams are read with an interest in errors
-//! too: a socket that only has an ICMP error pending is not readable for tokio.
+//! the kernel, and no wait for a socket to be writable, for each question. Datagrams are read with an interest in
+//! errors too: a socket that only has an ICMP error pending is not readable for tokio.
+//!
+//! Measured (`cargo bench --bench loopback -- misses`, CPU of a miss as a ratio to unbound's in the same run): a socket
+//! for each question 1.30 to 1.45, this 0.71; four ports instead of sixteen 0.72.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -37,7 +37,7 @@ impl Stored<'_> {
 /// A run of records, one RRset of A or AAAA, whose data may change places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rotation {
-    /// Index of the first record in [`Stored::ttl_at`].
+    /// Index of the first record in [`field@Stored::ttl_at`].
     pub first: u16,
     /// Number of records, at least 2.
     pub count: u16,
