@@ -18,7 +18,7 @@
 //! - Each entry is vetted as if a server had sent it, by the settings in force; what does not pass is left out. Its
 //!   group is the one of that name where a server of it stayed; else it counts as another group's.
 //! - What came since the start stays. What is flushed while reading goes on is not restored.
-//! - Reading is done at nice 10, so that it does not delay serving: a name that is asked for before it was read is
+//! - Reading is done at nice 19 too, so that it does not delay serving: a name that is asked for before it was read is
 //!   offered it within 50 ms of that. Where there are cores two threads take every second entry each: most of it is the
 //!   store's work.
 //! - Where snapshots are off an existing file is neither read nor removed.
@@ -72,8 +72,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const HOLDS_EVERY: Duration = Duration::from_secs(10);
 /// How often those who wait are offered what was restored meanwhile.
 const OFFER_EVERY: Duration = Duration::from_millis(50);
-const NICE_READING: i32 = 10;
-const NICE_WRITING: i32 = 19;
+const NICE: i32 = 19;
 
 /// What is in force around the cache.
 pub trait Around: Send + Sync {
@@ -223,7 +222,7 @@ impl Snapshotter {
     pub fn run(&self, around: &dyn Around) {
         self.read(around);
         // Where it is refused the thread runs as the others do.
-        let _ = setpriority_process(None, NICE_WRITING);
+        let _ = setpriority_process(None, NICE);
         let mut last = clock::now();
         let mut share = sooner();
         while !self.ending.load(Ordering::Relaxed) {
@@ -522,7 +521,7 @@ impl Snapshotter {
         (share, shares): (u64, u64),
         since: Since,
     ) -> Result<Tally, String> {
-        let _ = setpriority_process(None, NICE_READING);
+        let _ = setpriority_process(None, NICE);
         let mut restoring = Restoring::new(self, around, (share, shares), since);
         let mut records = Records::new(head, length);
         self.each_chunk(file, length, &mut |chunk| {
