@@ -1,10 +1,9 @@
 //! The program; all of it is in the library, this runs one command.
 //!
-//! Its allocator is mimalloc, chosen by measurement (`cargo bench --bench eviction`, `--bench snapshot`; one machine,
-//! one hour): RSS of a cached name of 152 bytes 405 bytes, with glibc's 466, with jemalloc 394; a million names read at
-//! start in 1.3 s, 1.75 s, 1.3 s. jemalloc would need make and a shell to build. Without huge pages,
-//! with which an idle process took 22 MiB in place of 8. A full cache in which answers come and
-//! go takes 0.97 to 1.03 times `max_bytes`.
+//! Its allocator is mimalloc, chosen by measurement (`cargo bench --bench eviction`, `--bench snapshot`): a cached name
+//! of 152 bytes takes 402 bytes of RSS, with glibc's allocator 466, with jemalloc, which would need make and a shell to
+//! build, 394. A full cache in which answers come and go takes 0.97 times `max_bytes`. Huge pages are off: with them a
+//! million names were read at start in little more than half the time, and an idle process took 22 MiB in place of 8.
 
 use std::process::ExitCode;
 

@@ -22,7 +22,7 @@ use super::entry::Entry;
 use super::key::Key;
 
 /// Bytes of RSS that moka and the allocator take for one entry beyond [`Entry::bytes`]. `cargo bench --bench eviction`
-/// measured 253 in a cache that is filled once, and 380 in a full one in which answers of all sizes come and go: the
+/// measured 250 in a cache that is filled once, and 380 in a full one in which answers of all sizes come and go: the
 /// bound is for that one.
 pub const OVERHEAD_BYTES: usize = 368;
 
