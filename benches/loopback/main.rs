@@ -27,7 +27,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 #[path = "../../tests/support/mod.rs"]
-#[allow(dead_code, unused_imports, reason = "a part of what the tests stand on")]
+#[allow(dead_code, unused_imports, reason = "a part is used here, and its own tests have no harness in a bench")]
 mod support;
 
 mod asker;

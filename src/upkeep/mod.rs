@@ -2,6 +2,7 @@
 
 pub mod canary;
 pub mod freeze;
+pub mod huge;
 pub mod network;
 pub mod probe;
 pub mod snapshot;

@@ -37,7 +37,7 @@ use std::time::Duration;
 use rustix::process::setpriority_process;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::state;
+use super::{huge, state};
 use crate::cache::entry::{Entry, GroupStamp};
 use crate::cache::freshness::TtlSettings;
 use crate::cache::key::{NameBuffer, Question};
@@ -58,8 +58,9 @@ pub const FILE: &str = "cache.snapshot";
 const DRAFT: &str = "cache.snapshot.new";
 /// Bytes that are read or written at once.
 const CHUNK_BYTES: usize = 256 << 10;
-/// Bytes from which on a second thread is worth its start.
-const SHARED_BYTES_MIN: u64 = 1 << 20;
+/// Bytes of a file from which on a second thread is worth its start, and huge pages their room.
+const LARGE_BYTES: u64 = 8 << 20;
+const SHARES_MAX: u64 = 2;
 /// Bytes after which the disk is waited for, so that it gets them at the pace of the writing.
 const SYNC_BYTES: u64 = 4 << 20;
 /// The last write may take this long.
@@ -492,23 +493,8 @@ impl Snapshotter {
         let now = clock::now();
         // One for all shares: of two copies of an answer none is to be the newer one.
         let since = Since::new(head.written_at, clock::wall_millis(), now);
-        let cores = thread::available_parallelism().map_or(1, |n| n.get());
-        let shares = if length >= SHARED_BYTES_MIN { cores.min(2) as u64 } else { 1 };
-        let read = |share| self.read_share(around, &file, (&head, length), (share, shares), since);
-        let tally = thread::scope(|scope| {
-            let read = &read;
-            // Where there is no thread to be had this one takes both shares.
-            let start = |n| thread::Builder::new().spawn_scoped(scope, move || read(n)).map_err(|_| n);
-            let others: Vec<_> = (1..shares).map(start).collect();
-            let mut tally = read(0)?;
-            for other in others {
-                tally.add(match other {
-                    Ok(other) => other.join().unwrap_or_else(|_| Err("reading broke off".to_owned()))?,
-                    Err(n) => read(n)?,
-                });
-            }
-            Ok::<_, String>(tally)
-        })?;
+        let read = |share| self.read_share(around, &file, (&head, length), share, since);
+        let tally = if length < LARGE_BYTES { read((0, 1)) } else { huge::while_filling(|| in_shares(&read)) }?;
         Ok(Some((head, length, tally)))
     }
 
@@ -559,6 +545,25 @@ impl Snapshotter {
         }
         Ok(())
     }
+}
+
+/// Reads by as many threads as leave one core to serving, at most two.
+fn in_shares(read: &(impl Fn((u64, u64)) -> Result<Tally, String> + Sync)) -> Result<Tally, String> {
+    let cores = thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let shares = cores.saturating_sub(1).clamp(1, SHARES_MAX);
+    thread::scope(|scope| {
+        // Where there is no thread to be had this one takes the other share too.
+        let start = |n| thread::Builder::new().spawn_scoped(scope, move || read((n, shares))).map_err(|_| n);
+        let others: Vec<_> = (1..shares).map(start).collect();
+        let mut tally = read((0, shares))?;
+        for other in others {
+            tally.add(match other {
+                Ok(other) => other.join().unwrap_or_else(|_| Err("reading broke off".to_owned()))?,
+                Err(n) => read((n, shares))?,
+            });
+        }
+        Ok(tally)
+    })
 }
 
 /// What one reading needs to know.
