@@ -22,6 +22,7 @@ use crate::cache::entry::{Kind, Packed};
 use crate::cache::freshness::TtlSettings;
 use crate::cache::key::Question;
 use crate::clock::{Moment, WallTime};
+use crate::limits::HEADER_BYTES;
 use crate::wire::patch::Rotation;
 use crate::wire::reply::{self, Record, Reply};
 use crate::wire::{CLASS_IN, edns, flag, name, rcode, rtype};
@@ -190,11 +191,19 @@ fn answers(reply: &Reply<'_>, record: &Record, question: &Question<'_>) -> bool 
     if record.class != CLASS_IN {
         return false;
     }
+    if points_to_question(reply, record) {
+        return record.rtype == question.qtype || matches!(record.rtype, rtype::CNAME | rtype::DNAME);
+    }
     let Some((owner, _)) = name::read(reply.packet(), record.owner_at) else { return false };
     match record.rtype {
         rtype::DNAME => name::suffixes(question.name).any(|s| s == owner.as_wire()),
         t => (t == question.qtype || t == rtype::CNAME) && owner.as_wire() == question.name,
     }
+}
+
+/// Is a record's owner a pointer to the name of the question? Almost every one is, and need not be read.
+fn points_to_question(reply: &Reply<'_>, record: &Record) -> bool {
+    reply.packet()[record.owner_at..].starts_with(&[0xc0, HEADER_BYTES as u8])
 }
 
 fn pack(reply: &Reply<'_>, kind: Kind, question: &Question<'_>, terms: Terms, now: Moment) -> Verdict {
@@ -266,7 +275,8 @@ fn rotation(reply: &Reply<'_>) -> Option<Rotation> {
     let same = |a: &Record, b: &Record| {
         let owner = |r: &Record| name::read(reply.packet(), r.owner_at).map(|(n, _)| n);
         let size = |r: &Record| r.end - r.data_at();
-        (a.rtype, a.class, size(a)) == (b.rtype, b.class, size(b)) && owner(a) == owner(b)
+        let both_question = points_to_question(reply, a) && points_to_question(reply, b);
+        (a.rtype, a.class, size(a)) == (b.rtype, b.class, size(b)) && (both_question || owner(a) == owner(b))
     };
     let bytes_of = |r: &Record| match (r.rtype, r.end - r.data_at()) {
         (rtype::A, 4) => Some(4),
