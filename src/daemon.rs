@@ -181,7 +181,9 @@ pub fn run(start: Start) -> Result<(), Fatal> {
         Signals::listen().map_err(|e| Fatal::system(format!("signals cannot be listened for: {e}")))?
     };
     let meters = Arc::new(Meters::default());
-    let store = Arc::new(MokaStore::new(config.cache.max_bytes));
+    let coming =
+        state.as_ref().filter(|_| config.cache.snapshot).map_or(0, |directory| snapshot::entries_in(directory));
+    let store = Arc::new(MokaStore::with_room(config.cache.max_bytes, coming));
     let cache = Arc::new(Cache::new(store, Keys::new(rand::random())));
     cache.guards().set(&config.guards);
     let driver = Arc::new(Driver::new(cache.clone(), meters.shared()));

@@ -91,15 +91,25 @@ pub struct MokaStore {
 impl MokaStore {
     /// Holds at most `max_bytes`, overhead included.
     pub fn new(max_bytes: u64) -> Self {
-        Self::with_policy(max_bytes, EvictionPolicy::tiny_lfu())
+        Self::with_room(max_bytes, 0)
+    }
+
+    /// The same with places at once for as many entries as are to come, and fit: a map that grows moves all it has.
+    pub fn with_room(max_bytes: u64, entries: u64) -> Self {
+        Self::build(max_bytes, entries.min(max_bytes / OVERHEAD_BYTES as u64), EvictionPolicy::tiny_lfu())
     }
 
     /// The same with another eviction policy, for the bench that compares them.
     pub fn with_policy(max_bytes: u64, policy: EvictionPolicy) -> Self {
+        Self::build(max_bytes, 0, policy)
+    }
+
+    fn build(max_bytes: u64, entries: u64, policy: EvictionPolicy) -> Self {
         let evicted = Arc::new(AtomicU64::new(0));
         let counter = evicted.clone();
         let cache = moka::sync::Cache::builder()
             .max_capacity(max_bytes)
+            .initial_capacity(entries as usize)
             .eviction_policy(policy)
             .weigher(|_, entry: &Arc<Entry>| u32::try_from(entry.bytes() + OVERHEAD_BYTES).unwrap_or(u32::MAX))
             .eviction_listener(move |_, entry: Arc<Entry>, cause| {

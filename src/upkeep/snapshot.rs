@@ -61,6 +61,8 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// Bytes of a file from which on a second thread is worth its start, and huge pages their room.
 const LARGE_BYTES: u64 = 8 << 20;
 const SHARES_MAX: u64 = 2;
+/// Bytes of a small entry in the file.
+const SMALL_ENTRY_BYTES: u64 = 94;
 /// Bytes after which the disk is waited for, so that it gets them at the pace of the writing.
 const SYNC_BYTES: u64 = 4 << 20;
 /// The last write may take this long.
@@ -693,6 +695,11 @@ impl Snapshotter {
     fn is_flushed(&self, entry: &Entry) -> bool {
         self.flushed_count.load(Ordering::Relaxed) > 0 && lock(&self.flushed).iter().any(|(doomed, _)| doomed(entry))
     }
+}
+
+/// About how many entries the snapshot in a directory has, by its length; 0 where there is none.
+pub fn entries_in(directory: &Path) -> u64 {
+    fs::symlink_metadata(directory.join(FILE)).map_or(0, |file| file.len() / SMALL_ENTRY_BYTES)
 }
 
 /// What an entry is worth under the stamp that it gets: as if a server of its tier had sent it over TCP.
