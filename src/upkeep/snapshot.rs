@@ -19,8 +19,8 @@
 //!   group is the one of that name where a server of it stayed; else it counts as another group's.
 //! - What came since the start stays. What is flushed while reading goes on is not restored.
 //! - Reading is done at nice 19 too, so that it does not delay serving: a name that is asked for before it was read is
-//!   offered it within 50 ms of that. Where there are cores two threads take every second entry each: most of it is the
-//!   store's work.
+//!   offered it within 50 ms of that. Where there are two cores two threads take every second entry each: most of it is
+//!   the store's work. The memory of a large one comes in huge pages ([`huge`]).
 //! - Where snapshots are off an existing file is neither read nor removed.
 
 use std::collections::HashMap;
@@ -549,10 +549,11 @@ impl Snapshotter {
     }
 }
 
-/// Reads by as many threads as leave one core to serving, at most two.
+/// Reads by as many threads as there are cores, at most two. On two cores they stand in nobody's way who serves, being
+/// nice, and one alone would take half as long again.
 fn in_shares(read: &(impl Fn((u64, u64)) -> Result<Tally, String> + Sync)) -> Result<Tally, String> {
     let cores = thread::available_parallelism().map_or(1, |n| n.get() as u64);
-    let shares = cores.saturating_sub(1).clamp(1, SHARES_MAX);
+    let shares = cores.clamp(1, SHARES_MAX);
     thread::scope(|scope| {
         // Where there is no thread to be had this one takes the other share too.
         let start = |n| thread::Builder::new().spawn_scoped(scope, move || read((n, shares))).map_err(|_| n);
