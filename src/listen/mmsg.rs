@@ -2,7 +2,7 @@
 //!
 //! A [`Batch`] has [`BATCH`] slots, each with room for one question and one reply. [`Batch::receive`] fills slots from
 //! a socket, the worker reads [`Batch::question`] and says [`Batch::set_reply`], [`Batch::send`] gives the replies out
-//! by the same socket. [`send_one`] is for a reply that comes later.
+//! by the same socket. [`send_one`] and [`send_many`] are for replies that come later.
 //!
 //! - Nothing waits: both calls are MSG_DONTWAIT, and a full send buffer is waited for `SEND_RETRIES` times 1 ms at
 //!   most; then what is left of the batch is lost, as UDP may lose it.
@@ -215,23 +215,32 @@ impl Batch {
             }
             slot.reply_bytes = 0;
         }
-        let count = headers.count;
-        let transmit_from = |first: usize| {
-            let rest = headers.from(first);
-            // SAFETY: `rest` is a slice of headers built above, each from buffers that this function borrows; the
-            // kernel reads them and writes `msg_len` alone.
-            let n = unsafe {
-                libc::sendmmsg(
-                    socket.as_raw_fd(),
-                    rest.as_mut_ptr(),
-                    rest.len() as libc::c_uint,
-                    (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
-                )
-            };
-            usize::try_from(n).map_err(|_| io::Error::last_os_error())
-        };
-        transmit(count, transmit_from, || wait_for_room(socket))
+        // SAFETY: each header was built above from buffers that this function borrows to its end.
+        unsafe { give_out(socket, &mut headers, || wait_for_room(socket)) }
     }
+}
+
+/// Sends what `headers` name.
+///
+/// # Safety
+///
+/// Their pointers are null or lead to what lives until this returns, of the length given beside each.
+unsafe fn give_out(socket: BorrowedFd<'_>, headers: &mut Headers, wait: impl FnMut()) -> Sent {
+    let count = headers.count;
+    let transmit_from = |first: usize| {
+        let rest = headers.from(first);
+        // SAFETY: the caller's promise; the kernel reads through the headers and writes `msg_len` alone.
+        let n = unsafe {
+            libc::sendmmsg(
+                socket.as_raw_fd(),
+                rest.as_mut_ptr(),
+                rest.len() as libc::c_uint,
+                (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
+            )
+        };
+        usize::try_from(n).map_err(|_| io::Error::last_os_error())
+    };
+    transmit(count, transmit_from, wait)
 }
 
 /// Headers of messages, built one by one: what is not used is not touched.
@@ -299,6 +308,39 @@ pub fn send_one(socket: BorrowedFd<'_>, bytes: &[u8], peer: SocketAddr, source: 
             return Err(error);
         }
     }
+}
+
+/// A datagram that is to leave.
+#[derive(Clone, Copy, Debug)]
+pub struct Leaving<'b> {
+    /// The packet.
+    pub bytes: &'b [u8],
+    /// Whom it is for.
+    pub peer: SocketAddr,
+    /// The address to leave from, where it matters.
+    pub source: Option<Source>,
+}
+
+/// Sends the first [`BATCH`] of `datagrams` in one call, as [`send_one`] does each. Never waits.
+pub fn send_many<'b>(socket: BorrowedFd<'_>, datagrams: impl IntoIterator<Item = Leaving<'b>>) -> Sent {
+    let (mut headers, mut vectors) = (Headers::new(), [NO_VECTOR; BATCH]);
+    let (mut names, mut controls) = ([const { None }; BATCH], [Control([0; CONTROL_BYTES]); BATCH]);
+    let room = vectors.iter_mut().zip(names.iter_mut().zip(controls.iter_mut()));
+    for ((vector, (name, control)), leaving) in room.zip(datagrams) {
+        let name = name.insert(socket2::SockAddr::from(leaving.peer));
+        *vector = libc::iovec { iov_base: leaving.bytes.as_ptr().cast_mut().cast(), iov_len: leaving.bytes.len() };
+        let header = headers.add();
+        header.msg_name = name.as_ptr().cast_mut().cast();
+        header.msg_namelen = name.len();
+        header.msg_iov = vector;
+        header.msg_iovlen = 1;
+        if let Some(source) = leaving.source {
+            leave_from(header, control, source);
+        }
+    }
+    // SAFETY: the headers point into arrays that live to the end of this function, and into bytes that the caller
+    // lends for longer; sendmmsg only reads through them.
+    unsafe { give_out(socket, &mut headers, || {}) }
 }
 
 /// Asks the kernel to tell, with each datagram of a socket bound to an address like `bound`, whom it was sent to.
@@ -555,6 +597,11 @@ mod tests {
             assert_eq!(question.source, Some(Source { address: ask.ip(), interface: 0 }));
             send_one(server.as_fd(), b"late", question.peer, question.source).unwrap();
             assert_eq!(reply(&client), (b"late".to_vec(), ask));
+            let many: Vec<[u8; 2]> = (0..BATCH as u8 + 6).map(|n| [b'm', n]).collect();
+            let leaving = many.iter().map(|bytes| Leaving { bytes, peer: question.peer, source: question.source });
+            assert_eq!(send_many(server.as_fd(), leaving), Sent { sent: BATCH, lost: 0 });
+            many.iter().take(BATCH).for_each(|bytes| assert_eq!(reply(&client), (bytes.to_vec(), ask)));
+            assert_eq!(send_many(server.as_fd(), []), Sent::default());
         }
     }
 

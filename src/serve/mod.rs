@@ -90,6 +90,19 @@ pub enum Step {
 pub trait ReplyTo: Send {
     /// Sends the reply. Never waits; a reply that cannot be sent is lost.
     fn send(self: Box<Self>, reply: &[u8]);
+
+    /// The same where replies may gather and leave together. The first of them gives what must be told soon that it
+    /// is time; the reply is lost no more often than when it is sent.
+    fn post(self: Box<Self>, reply: &[u8]) -> Option<Arc<dyn Gathering>> {
+        self.send(reply);
+        None
+    }
+}
+
+/// Where replies gather.
+pub trait Gathering: Send + Sync {
+    /// Sends all that have gathered. Never waits.
+    fn flush(&self);
 }
 
 /// What a listener needs of the layers above it: one value for each UDP worker and each TCP connection.

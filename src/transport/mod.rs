@@ -27,12 +27,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use rustix::io::Errno;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::upstream::Protocol;
 use tcp::Connection;
 use udp::Ports;
+pub use udp::{Heard, Place};
 
 /// A question, ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,7 +173,23 @@ impl Endpoint {
     ///
     /// Every [`Failure`] but [`Failure::Closed`]; at `deadline` it is [`Failure::TimedOut`].
     pub async fn ask_udp(&self, asked: &Asked, deadline: Instant) -> Result<Received, Failure> {
-        timeout_at(deadline, self.ports.ask(self.address, self.source, asked)).await.unwrap_or(Err(Failure::TimedOut))
+        let (to, outcome) = oneshot::channel();
+        let _place = self.send_udp(asked, Box::new(move |heard| drop(to.send(heard))))?;
+        match timeout_at(deadline, outcome).await {
+            Ok(heard) => heard.unwrap_or(Err(Failure::Local)),
+            Err(_) => Err(Failure::TimedOut),
+        }
+    }
+
+    /// The same without a wait: `heard` is told what became of it, once, unless the place is dropped before. Nothing
+    /// ends it but that and what comes. Called within the tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was sent, and `heard` is told nothing: [`Failure::Local`], [`Failure::Unreachable`],
+    /// [`Failure::Refused`].
+    pub fn send_udp(&self, asked: &Asked, heard: Heard) -> Result<Place, Failure> {
+        self.ports.ask(self.address, self.source, asked, heard)
     }
 
     /// Asks over TCP, on the kept connection or on a fresh one that is kept.

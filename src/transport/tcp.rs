@@ -20,19 +20,22 @@ use hickory_net::tcp::TcpStream as Framed;
 use hickory_net::xfer::{BufDnsStreamHandle, DnsStreamHandle};
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use super::table::{Carrier, Outcome, Table, UNDER_WAY_MAX, Use};
+use super::table::{Carrier, Outcome, Settled, Table, UNDER_WAY_MAX, Use};
 use super::{Asked, Failure};
 use crate::clock;
 use crate::limits::{TCP_IDLE, TCP_MESSAGE_DEADLINE};
+
+type Waits = Table<oneshot::Sender<Outcome>>;
 
 /// An open connection, as long as [`Connection::takes_questions`] says.
 pub(super) struct Connection {
     address: SocketAddr,
     outgoing: Mutex<BufDnsStreamHandle>,
-    table: Arc<Mutex<Table>>,
+    table: Arc<Mutex<Waits>>,
     carrier: AbortHandle,
 }
 
@@ -60,7 +63,9 @@ impl Connection {
 
     /// Asks and waits, for ever where nothing comes: the deadline is the caller's.
     pub(super) async fn ask(&self, asked: &Asked) -> Outcome {
-        let (id, outcome) = locked(&self.table).enter(asked, rand::random, clock::now())?;
+        let (to, outcome) = oneshot::channel();
+        let entered = locked(&self.table).enter(asked, to, rand::random, clock::now());
+        let id = entered.map_err(|(failure, _)| failure)?;
         let _place = Place { table: &self.table, id };
         let message = SerialMessage::new(asked.with_id(id), self.address);
         if locked(&self.outgoing).send(message).is_err() {
@@ -85,7 +90,7 @@ impl std::fmt::Debug for Connection {
 
 /// A question's place in the table, given back when its asker is done or dropped.
 struct Place<'c> {
-    table: &'c Mutex<Table>,
+    table: &'c Mutex<Waits>,
     id: u16,
 }
 
@@ -95,19 +100,30 @@ impl Drop for Place<'_> {
     }
 }
 
-async fn carry(mut framed: Framed<AsyncIoTokioAsStd<TcpStream>>, table: Arc<Mutex<Table>>) {
+async fn carry(mut framed: Framed<AsyncIoTokioAsStd<TcpStream>>, table: Arc<Mutex<Waits>>) {
+    let mut settled = Vec::new();
     loop {
         // Polling for messages is also what writes the questions that wait to be sent.
         let ended = match timeout(TCP_IDLE, framed.next()).await {
-            Ok(Some(Ok(message))) => locked(&table).on_message(message.into_parts().0, clock::now()) == Use::Ends,
+            Ok(Some(Ok(message))) => {
+                let message = message.into_parts().0;
+                locked(&table).on_message(message, clock::now(), &mut settled) == Use::Ends
+            }
             Ok(Some(Err(_)) | None) => true,
             Err(_) => locked(&table).is_idle(TCP_IDLE, clock::now()),
         };
+        tell(&mut settled);
         if ended {
             break;
         }
     }
-    locked(&table).close();
+    locked(&table).fail(Failure::Closed, &mut settled);
+    tell(&mut settled);
+}
+
+/// Who has gone is not told.
+fn tell(settled: &mut Settled<oneshot::Sender<Outcome>>) {
+    settled.drain(..).for_each(|(to, outcome)| drop(to.send(outcome)));
 }
 
 /// No holder of these locks can panic half-way through a change, so a poisoned one is whole.

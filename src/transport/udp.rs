@@ -38,29 +38,36 @@ use super::{Asked, Failure, Received};
 use crate::clock::{self, Moment};
 use crate::wire::flag;
 
+/// Is told, once, what became of a question, by the task that reads its port and with no lock held.
+pub type Heard = Box<dyn FnOnce(Result<Received, Failure>) + Send>;
+
 /// The ports that are open to one server.
 #[derive(Debug, Default)]
 pub(super) struct Ports(Arc<Mutex<Vec<Arc<Port>>>>);
 
 impl Ports {
-    /// Asks and waits, for ever where nothing comes: the deadline is the caller's.
-    pub(super) async fn ask(
+    /// Asks; `heard` is told what became of it, for ever not where nothing comes: the deadline is the caller's, who
+    /// then drops the place.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was sent, and `heard` is told nothing.
+    pub(super) fn ask(
         &self,
         address: SocketAddr,
         source: Option<IpAddr>,
         asked: &Asked,
-    ) -> Result<Received, Failure> {
-        if let Some(port) = self.used() {
-            match port.ask(asked).await {
-                Err(Unheard::NotSent(_)) => {}
-                Err(Unheard::Failed(failure)) => return Err(failure),
-                Ok(received) => return Ok(received),
-            }
-        }
-        match self.fresh(address, source)?.ask(asked).await {
-            Err(Unheard::NotSent(failure) | Unheard::Failed(failure)) => Err(failure),
-            Ok(received) => Ok(received),
-        }
+        heard: Heard,
+    ) -> Result<Place, Failure> {
+        let heard = match self.used() {
+            None => heard,
+            Some(port) => match port.ask(asked, heard) {
+                Ok(place) => return Ok(place),
+                // Perhaps for what the kernel had heard about an earlier question.
+                Err((_, heard)) => heard,
+            },
+        };
+        self.fresh(address, source)?.ask(asked, heard).map_err(|(failure, _)| failure)
     }
 
     /// One of the open ports, with the question counted; none while there are few.
@@ -103,18 +110,11 @@ impl Drop for Ports {
 #[derive(Debug)]
 struct Port {
     socket: UdpSocket,
-    table: Mutex<Table>,
+    table: Mutex<Table<Heard>>,
     /// Questions that it was given.
     asked: AtomicU32,
     closes: Moment,
     over: Notify,
-}
-
-/// Why there is no reply at a port.
-enum Unheard {
-    /// The question was not sent, perhaps for what the kernel had heard about an earlier one.
-    NotSent(Failure),
-    Failed(Failure),
 }
 
 impl Port {
@@ -127,16 +127,20 @@ impl Port {
         takes
     }
 
-    async fn ask(&self, asked: &Asked) -> Result<Received, Unheard> {
-        let entered = locked(&self.table).enter(asked, rand::random, clock::now());
-        let (id, outcome) = entered.map_err(Unheard::NotSent)?;
-        let _place = Place { port: self, id };
+    fn ask(self: Arc<Self>, asked: &Asked, heard: Heard) -> Result<Place, (Failure, Heard)> {
+        let id = locked(&self.table).enter(asked, heard, rand::random, clock::now())?;
         // Not by tokio: it would first wait for the kernel to say that the socket has room.
-        if let Err(errno) = send(&self.socket, &asked.with_id(id), SendFlags::DONTWAIT) {
-            self.retire();
-            return Err(Unheard::NotSent(errno.into()));
+        match send(&self.socket, &asked.with_id(id), SendFlags::DONTWAIT) {
+            Ok(_) => Ok(Place { port: self, id }),
+            Err(errno) => {
+                self.retire();
+                // Where it is not there any more, it was told by the task that reads.
+                match self.change(|table| table.retract(id)) {
+                    Some(heard) => Err((errno.into(), heard)),
+                    None => Ok(Place { port: self, id }),
+                }
+            }
         }
-        outcome.await.unwrap_or(Err(Failure::Local)).map_err(Unheard::Failed)
     }
 
     /// Takes no more questions. Those that wait go on.
@@ -144,22 +148,24 @@ impl Port {
         self.change(Table::retire);
     }
 
-    fn change(&self, change: impl FnOnce(&mut Table)) {
+    fn change<R>(&self, change: impl FnOnce(&mut Table<Heard>) -> R) -> R {
         let mut table = locked(&self.table);
-        change(&mut table);
+        let result = change(&mut table);
         if table.is_over() {
             self.over.notify_one();
         }
+        result
     }
 }
 
-/// A question's place at a port, given back when its asker is done or dropped.
-struct Place<'p> {
-    port: &'p Port,
+/// A question's place at a port. Once it is dropped nothing is heard any more.
+#[derive(Debug)]
+pub struct Place {
+    port: Arc<Port>,
     id: u16,
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
         self.port.change(|table| table.on_leave(self.id, clock::now()));
     }
@@ -168,6 +174,7 @@ impl Drop for Place<'_> {
 /// Reads a port until it is over, and takes it out of those that are open.
 async fn read(port: Arc<Port>, among: Arc<Mutex<Vec<Arc<Port>>>>) {
     let mut ages = std::pin::pin!(tokio::time::sleep(PORT_AGE_MAX));
+    let mut settled = Vec::new();
     loop {
         tokio::select! {
             datagram = receive(&port.socket) => {
@@ -175,14 +182,15 @@ async fn read(port: Arc<Port>, among: Arc<Mutex<Vec<Arc<Port>>>>) {
                 match datagram {
                     Ok(datagram) => {
                         let message = datagram.whole_or_truncated(&table);
-                        table.on_message(message, clock::now());
+                        table.on_message(message, clock::now(), &mut settled);
                     }
-                    Err(failure) => table.fail(failure),
+                    Err(failure) => table.fail(failure, &mut settled),
                 }
             }
             () = port.over.notified() => {}
             () = &mut ages, if !ages.is_elapsed() => port.retire(),
         }
+        settled.drain(..).for_each(|(heard, outcome)| heard(outcome));
         if locked(&port.table).is_over() {
             break;
         }
@@ -236,7 +244,7 @@ struct Datagram {
 
 impl Datagram {
     /// The bytes; where some are missing, header and question with TC, which is what TC means.
-    fn whole_or_truncated(mut self, table: &Table) -> Vec<u8> {
+    fn whole_or_truncated<T>(mut self, table: &Table<T>) -> Vec<u8> {
         if self.cut
             && let Some(end) = table.question_end(u16::from_be_bytes([self.bytes[0], self.bytes[1]]))
         {
@@ -280,6 +288,7 @@ mod tests {
     use std::collections::{HashMap, HashSet};
     use std::time::Duration;
 
+    use tokio::sync::oneshot;
     use tokio::time::Instant;
 
     use super::super::testing::{asked, elapsed, reply_to, soon};
@@ -463,10 +472,14 @@ mod tests {
         let port = ports.fresh(gone, None).unwrap();
         let question = asked(1);
         // The second is entered before the first is sent: both wait when the error comes.
-        let waits = locked(&port.table).enter(&question, || 7, clock::now()).unwrap().1;
-        let (first, second) = tokio::join!(port.ask(&question), waits);
-        assert!(matches!(first, Err(Unheard::Failed(Failure::Refused) | Unheard::NotSent(Failure::Refused))));
-        assert_eq!(second.unwrap(), Err(Failure::Refused));
+        let (heard, waits) = hearing();
+        assert!(locked(&port.table).enter(&question, heard, || 7, clock::now()).is_ok());
+        let (heard, first) = hearing();
+        match port.clone().ask(&question, heard) {
+            Ok(_place) => assert_eq!(first.await.unwrap(), Err(Failure::Refused)),
+            Err((failure, _)) => assert_eq!(failure, Failure::Refused),
+        }
+        assert_eq!(waits.await.unwrap(), Err(Failure::Refused));
         assert!(!port.takes_questions(clock::now()));
     }
 
@@ -476,13 +489,13 @@ mod tests {
         let ports = Ports::default();
         let port = ports.fresh(server.0.address(), None).unwrap();
         let question = asked(1);
-        let mut waits = Box::pin(port.ask(&question));
-        assert!(futures_util::poll!(&mut waits).is_pending());
+        let (heard, _waits) = hearing();
+        let place = port.clone().ask(&question, heard).map_err(|(failure, _)| failure).unwrap();
         let weak = Arc::downgrade(&port);
         drop(ports);
         tokio::task::yield_now().await;
         assert!(!locked(&port.table).is_over(), "one waits");
-        drop(waits);
+        drop(place);
         drop(port);
         while weak.upgrade().is_some() {
             tokio::task::yield_now().await;
@@ -501,6 +514,11 @@ mod tests {
             assert_eq!((outcome, calls), (want, calls_want), "{taken} taken");
         }
         assert_eq!(bind_somewhere(|_| Err(Errno::MFILE.into())), Err(Failure::Local));
+    }
+
+    fn hearing() -> (Heard, oneshot::Receiver<Result<Received, Failure>>) {
+        let (to, outcome) = oneshot::channel();
+        (Box::new(move |heard| drop(to.send(heard))), outcome)
     }
 
     /// Sends what `answer` makes of each question.
