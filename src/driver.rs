@@ -3,8 +3,8 @@
 //! Not pure: tokio tasks, sockets, the clock. Nothing is decided here. An [`Opening`] goes to its group's desk
 //! ([`crate::resolve::desk`]), which begins a pursuit, lets it join one, or refuses. What a pursuit wants done is
 //! carried out at once by whoever has news for it (`pursuing`): it asks servers through the transport, has replies
-//! vetted, stores, answers those who wait. A miss so costs no task, and of timers one push to a heap (`timers`). Replies
-//! gather until all else is done that is to be done at the moment, and leave together.
+//! vetted, stores, answers those who wait. A miss so costs no task, and of timers one push to a heap (`timers`).
+//! Replies gather until all else is done that is to be done at the moment, and leave together.
 //!
 //! - A [`Cell`] is a desk with its servers' endpoints.
 //! - No lock is held across an await. Their order is: a pursuit's, its desk's, then the list of pursuits and the times
