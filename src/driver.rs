@@ -12,7 +12,8 @@
 //! - A local refusal (no room, too many of one client) is answered, neither stored nor evidence.
 //! - A task that panics ends the process: release builds abort, and the daemon's panic hook does so in others.
 //!
-//! Measured (`cargo bench --bench loopback -- misses`, CPU of a miss as a ratio to unbound's in the same run): a task, a
+//! Measured (`cargo bench --bench loopback -- misses`, CPU of a miss as a ratio to unbound's in the same run): a
+//! task, a
 //! future and three timers for each pursuit and one sendmsg for each reply 0.76, this 0.50.
 
 mod cell;

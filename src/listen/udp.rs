@@ -8,7 +8,8 @@
 //!   ([`share_out`]); none is open and unread.
 //! - **Fairness**: `BATCHES_PER_SOCKET` batches of one socket, then the next socket.
 //! - **The way back** of an open question owns the socket: the reply leaves by it, from the address that was asked,
-//!   from whatever thread, also when the worker has ended. Such replies gather at their socket, [`BATCH`] at most, until
+//!   from whatever thread, also when the worker has ended. Such replies gather at their socket, [`BATCH`] at most,
+//!   until
 //!   the driver has nothing else to do ([`Gathering`]), and leave in one call.
 //! - **Heartbeat**: each turn writes its moment where [`Readings`] shows it.
 //! - **Stop**: sockets are read empty and answered once more, at most for `EMPTYING_MAX`.

@@ -1,7 +1,9 @@
 //! The questions under way on one TCP connection, or from one UDP port, by id.
 //!
-//! Pure: no IO, `now` is handed in, ids too. With each question stands whom to tell ([`Table`]'s `T`); who is to be told
-//! is handed out ([`Settled`]) and told once the table's lock is given back. Replies come in any order (RFC 7766 §7) and are matched by id and
+//! Pure: no IO, `now` is handed in, ids too. With each question stands whom to tell ([`Table`]'s `T`); who is to
+//! be told
+//! is handed out ([`Settled`]) and told once the table's lock is given back. Replies come in any order (RFC 7766
+//! §7) and are matched by id and
 //! question; an id alone is not enough, since a reply that was given up may come late, after its id was drawn again.
 //!
 //! 1. At most [`UNDER_WAY_MAX`] questions wait at once; one more is [`Failure::Local`].
