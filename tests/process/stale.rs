@@ -90,7 +90,9 @@ fn when_all_are_silent_unknown_names_are_servfail_within_the_deadline_and_soon_a
     thread::sleep(Duration::from_secs(2));
     let (reply, took) = daemon.ask_timed("never1.test.", rtype::A);
     assert_eq!(reply.rcode, rcode::SERVFAIL);
-    assert!(took <= Duration::from_millis(500), "the same name again: {took:?}");
+    // In the dark it is refused at once, or is one of the few that are asked: those wait half a second, and what it takes
+    // to tell. The bar is a second (`cargo bench --bench bars -- dark`).
+    assert!(took <= Duration::from_millis(1000), "the same name again: {took:?}");
 }
 
 #[test]
