@@ -35,7 +35,7 @@ use super::gathered::Gathered;
 use super::seats::Seat;
 use crate::clock;
 use crate::limits::{MESSAGE_BYTES_MAX, TCP_IDLE, TCP_MESSAGE_DEADLINE, TCP_PIPELINE_MAX};
-use crate::serve::{Client, Outcome, Prepared, ReplyTo, Service, Transport};
+use crate::serve::{Client, Gathering, Outcome, Prepared, ReplyTo, Service, Transport};
 
 /// Serves `stream` until it ends, by the client's will, a deadline, or since `ending` turned true.
 pub async fn converse<IO, S>(stream: IO, peer: SocketAddr, service: S, seat: Seat, mut ending: watch::Receiver<bool>)
@@ -193,11 +193,13 @@ struct WayBack {
 }
 
 impl ReplyTo for WayBack {
-    fn send(mut self: Box<Self>, reply: &[u8]) {
+    fn send(mut self: Box<Self>, reply: &[u8]) -> Option<Arc<dyn Gathering>> {
         if let Some(to) = self.to.take() {
             // It fails where the connection is over, alone.
             let _ = to.try_send(Some(reply.to_vec()));
         }
+        // Replies gather at the stream by themselves.
+        None
     }
 }
 
@@ -491,7 +493,7 @@ mod tests {
         ways.push(c.handed_over().await.1.unwrap());
         assert_eq!(c.reply().await, b"late");
         // All at once: there is room for each.
-        ways.into_iter().for_each(|way| way.send(b"late"));
+        ways.into_iter().for_each(|way| drop(way.send(b"late")));
         for _ in 0..TCP_PIPELINE_MAX {
             assert_eq!(c.reply().await, b"late");
         }

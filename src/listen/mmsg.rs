@@ -2,7 +2,7 @@
 //!
 //! A [`Batch`] has [`BATCH`] slots, each with room for one question and one reply. [`Batch::receive`] fills slots from
 //! a socket, the worker reads [`Batch::question`] and says [`Batch::set_reply`], [`Batch::send`] gives the replies out
-//! by the same socket. [`send_one`] and [`send_many`] are for replies that come later.
+//! by the same socket. [`send_many`] is for replies that come later.
 //!
 //! - Nothing waits: both calls are MSG_DONTWAIT, and a full send buffer is waited for `SEND_RETRIES` times 1 ms at
 //!   most; then what is left of the batch is lost, as UDP may lose it.
@@ -277,39 +277,6 @@ impl Default for Batch {
     }
 }
 
-/// Sends one datagram, from `source` where it is given. Never waits.
-///
-/// # Errors
-///
-/// What the kernel says, "would block" among it: the datagram is lost then.
-pub fn send_one(socket: BorrowedFd<'_>, bytes: &[u8], peer: SocketAddr, source: Option<Source>) -> io::Result<()> {
-    let name = socket2::SockAddr::from(peer);
-    let mut vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-    let mut control = Control([0; CONTROL_BYTES]);
-    // SAFETY: plain C data, for which all zero is a value.
-    let mut header: libc::msghdr = unsafe { zeroed() };
-    header.msg_name = name.as_ptr().cast_mut().cast();
-    header.msg_namelen = name.len();
-    header.msg_iov = &raw mut vector;
-    header.msg_iovlen = 1;
-    if let Some(source) = source {
-        leave_from(&mut header, &mut control, source);
-    }
-    loop {
-        // SAFETY: the header's pointers are to `name`, `vector` (and through it `bytes`) and `control`, which all
-        // live here, with their lengths; sendmsg only reads through them.
-        let n =
-            unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
-        if n >= 0 {
-            return Ok(());
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
-}
-
 /// A datagram that is to leave.
 #[derive(Clone, Copy, Debug)]
 pub struct Leaving<'b> {
@@ -321,7 +288,7 @@ pub struct Leaving<'b> {
     pub source: Option<Source>,
 }
 
-/// Sends the first [`BATCH`] of `datagrams` in one call, as [`send_one`] does each. Never waits.
+/// Sends the first [`BATCH`] of `datagrams` in one call. Never waits: what the kernel has no room for is lost.
 pub fn send_many<'b>(socket: BorrowedFd<'_>, datagrams: impl IntoIterator<Item = Leaving<'b>>) -> Sent {
     let (mut headers, mut vectors) = (Headers::new(), [NO_VECTOR; BATCH]);
     let (mut names, mut controls) = ([const { None }; BATCH], [Control([0; CONTROL_BYTES]); BATCH]);
@@ -595,8 +562,6 @@ mod tests {
             assert_eq!(batch.receive(server.as_fd()).unwrap(), 1);
             let (question, _) = batch.question(0).unwrap();
             assert_eq!(question.source, Some(Source { address: ask.ip(), interface: 0 }));
-            send_one(server.as_fd(), b"late", question.peer, question.source).unwrap();
-            assert_eq!(reply(&client), (b"late".to_vec(), ask));
             let many: Vec<[u8; 2]> = (0..BATCH as u8 + 6).map(|n| [b'm', n]).collect();
             let leaving = many.iter().map(|bytes| Leaving { bytes, peer: question.peer, source: question.source });
             assert_eq!(send_many(server.as_fd(), leaving), Sent { sent: BATCH, lost: 0 });

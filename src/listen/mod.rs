@@ -8,6 +8,7 @@
 //! | [`alone`] | the lock that keeps a second instance out |
 //! | [`socket`] | opening: what to bind in which order, and what to tell the operator |
 //! | [`mmsg`] | many datagrams a system call; the one file with `unsafe` |
+//! | `line` | a UDP socket, and the way back by it from any thread |
 //! | [`udp`] | workers: plain threads, each with its set of sockets |
 //! | [`tcp`] | accept loops, drain |
 //! | [`seats`] | who may have a TCP connection |
@@ -30,6 +31,7 @@
 pub mod alone;
 mod connection;
 mod gathered;
+mod line;
 pub mod mmsg;
 pub mod seats;
 pub mod socket;

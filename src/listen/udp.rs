@@ -7,10 +7,7 @@
 //! - **Whose sockets**: anybody's. More sockets than workers are shared out, fewer are read by several workers
 //!   ([`share_out`]); none is open and unread.
 //! - **Fairness**: `BATCHES_PER_SOCKET` batches of one socket, then the next socket.
-//! - **The way back** of an open question owns the socket: the reply leaves by it, from the address that was asked,
-//!   from whatever thread, also when the worker has ended. Such replies gather at their socket, [`BATCH`] at most,
-//!   until
-//!   the driver has nothing else to do ([`Gathering`]), and leave in one call.
+//! - **The way back** of an open question owns the socket ([`super::line`]), also when the worker has ended.
 //! - **Heartbeat**: each turn writes its moment where [`Readings`] shows it.
 //! - **Stop**: sockets are read empty and answered once more, at most for `EMPTYING_MAX`.
 //! - **Panic**: a worker that panics ends the process. Its sockets would go on taking questions that nobody reads.
@@ -19,16 +16,17 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use super::mmsg::{Batch, Leaving, Source, send_many, send_one};
+use super::line::{Line, WayBack};
+use super::mmsg::Batch;
 use crate::clock::{self, Moment};
 use crate::limits::BATCH;
-use crate::serve::{Client, Gathering, Outcome, Prepared, ReplyTo, Service, Step, Transport};
+use crate::serve::{Client, Outcome, Prepared, ReplyTo, Service, Step, Transport};
 
 /// Starts `workers` threads (at least 1) that read all of `sockets`; `service(n)` is what worker `n` asks.
 ///
@@ -197,70 +195,6 @@ struct Stop {
     wake: OwnedFd,
 }
 
-/// A socket, shared by its readers and the open questions that came by it.
-struct Line {
-    socket: UdpSocket,
-    /// Apart, since who reads the count must not keep the socket open.
-    drops: Arc<AtomicU32>,
-    posted: Mutex<Posted>,
-}
-
-/// Replies that have gathered.
-#[derive(Default)]
-struct Posted {
-    bytes: Vec<u8>,
-    /// Where each of them ends in `bytes`, and its way.
-    ways: Vec<(usize, SocketAddr, Option<Source>)>,
-}
-
-impl Line {
-    fn new(socket: UdpSocket) -> Self {
-        Self { socket, drops: Arc::default(), posted: Mutex::default() }
-    }
-
-    /// Adds a reply; says whether it is the first.
-    fn post(&self, reply: &[u8], peer: SocketAddr, source: Option<Source>) -> bool {
-        let mut posted = self.posted();
-        posted.bytes.extend_from_slice(reply);
-        let end = posted.bytes.len();
-        posted.ways.push((end, peer, source));
-        if posted.ways.len() >= BATCH {
-            self.give_out(&mut posted);
-        }
-        posted.ways.len() == 1
-    }
-
-    /// What cannot be sent is lost, as UDP may lose it; the client asks again.
-    fn give_out(&self, posted: &mut Posted) {
-        let mut from = 0;
-        let leaving = posted.ways.iter().map(|(end, peer, source)| {
-            let bytes = &posted.bytes[std::mem::replace(&mut from, *end)..*end];
-            Leaving { bytes, peer: *peer, source: *source }
-        });
-        send_many(self.socket.as_fd(), leaving);
-        posted.bytes.clear();
-        posted.ways.clear();
-    }
-
-    /// No holder can panic half-way through a change, so a poisoned one is whole.
-    fn posted(&self) -> MutexGuard<'_, Posted> {
-        self.posted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Gathering for Line {
-    fn flush(&self) {
-        self.give_out(&mut self.posted());
-    }
-}
-
-/// Whoever ends before it was told that it is time has sent all the same.
-impl Drop for Line {
-    fn drop(&mut self) {
-        self.flush();
-    }
-}
-
 struct Worker<S: Service> {
     number: usize,
     lines: Vec<Arc<Line>>,
@@ -384,25 +318,6 @@ fn add(counter: &AtomicU64, n: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
 }
 
-/// The way back of one question.
-struct WayBack {
-    line: Arc<Line>,
-    peer: SocketAddr,
-    source: Option<Source>,
-}
-
-impl ReplyTo for WayBack {
-    fn send(self: Box<Self>, reply: &[u8]) {
-        // What cannot be sent is lost, as UDP may lose it; the client asks again.
-        let _ = send_one(self.line.socket.as_fd(), reply, self.peer, self.source);
-    }
-
-    fn post(self: Box<Self>, reply: &[u8]) -> Option<Arc<dyn Gathering>> {
-        let first = self.line.post(reply, self.peer, self.source);
-        first.then_some(self.line as Arc<dyn Gathering>)
-    }
-}
-
 /// Ends the process where a panic unwinds past it. With `panic = "abort"` it never has to.
 struct EndOnPanic;
 
@@ -485,41 +400,8 @@ mod tests {
         let (question, way_back) = script.next_handed_over();
         assert_eq!(question, b"open");
         assert_eq!(workers.stop(Duration::from_secs(5)), 0);
-        way_back.unwrap().send(b"late");
+        way_back.unwrap().send(b"late").unwrap().flush();
         assert_eq!(receive(&client), (b"late".to_vec(), ask));
-    }
-
-    #[test]
-    fn replies_that_come_later_gather_and_leave_together() {
-        let (mut sockets, addresses) = sockets(&["0.0.0.0:0"]);
-        let line = Arc::new(Line::new(sockets.remove(0).1.remove(0)));
-        let clients: Vec<_> = (1..4)
-            .map(|n| SocketAddr::from(([127, 0, 0, n], addresses[0].port())))
-            .map(|asked| (client(asked), asked))
-            .collect();
-        let way_back = |(client, asked): &(UdpSocket, SocketAddr)| {
-            let source = Some(Source { address: asked.ip(), interface: 0 });
-            Box::new(WayBack { line: line.clone(), peer: client.local_addr().unwrap(), source })
-        };
-        let words = ["a", "bb", "ccc"];
-        let posted: Vec<_> = clients.iter().zip(words).map(|(c, s)| way_back(c).post(s.as_bytes())).collect();
-        assert_eq!(posted.iter().filter(|first| first.is_some()).count(), 1, "one is enough to tell");
-        assert!(posted[0].is_some());
-        // Loopback delivers within the sending call: nothing was sent.
-        clients[0].0.set_nonblocking(true).unwrap();
-        assert!(clients[0].0.recv(&mut [0; 16]).is_err());
-        clients[0].0.set_nonblocking(false).unwrap();
-        posted.into_iter().flatten().for_each(|first| first.flush());
-        for ((client, asked), sent) in clients.iter().zip(words) {
-            assert_eq!(receive(client), (sent.into(), *asked));
-        }
-        // As many as one call takes do not wait.
-        (0..BATCH).for_each(|n| assert_eq!(way_back(&clients[0]).post(&[n as u8]).is_some(), n == 0));
-        (0..BATCH).for_each(|n| assert_eq!(receive(&clients[0].0).0, [n as u8]));
-        // Nor does what is there when the last one goes.
-        drop(way_back(&clients[0]).post(b"last"));
-        drop(line);
-        assert_eq!(receive(&clients[0].0).0, b"last");
     }
 
     #[test]

@@ -88,15 +88,9 @@ pub enum Step {
 
 /// The way back to a client. Sent at most once; dropped unsent, the client gets nothing.
 pub trait ReplyTo: Send {
-    /// Sends the reply. Never waits; a reply that cannot be sent is lost.
-    fn send(self: Box<Self>, reply: &[u8]);
-
-    /// The same where replies may gather and leave together. The first of them gives what must be told soon that it
-    /// is time; the reply is lost no more often than when it is sent.
-    fn post(self: Box<Self>, reply: &[u8]) -> Option<Arc<dyn Gathering>> {
-        self.send(reply);
-        None
-    }
+    /// Sends the reply. Never waits; a reply that cannot be sent is lost. Where replies gather and leave together, the
+    /// first of them gives what is to be told soon that it is time.
+    fn send(self: Box<Self>, reply: &[u8]) -> Option<Arc<dyn Gathering>>;
 }
 
 /// Where replies gather.
