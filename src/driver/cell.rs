@@ -79,11 +79,6 @@ impl Cell {
         self.with_desk(|desk| f(desk.group_mut()))
     }
 
-    /// How long past its TTL an answer may serve now.
-    pub(super) fn max_age(&self, now: Moment) -> Duration {
-        lock(&self.desk).group().max_age(now)
-    }
-
     /// The same with the desk before it.
     pub(super) fn with_desk<T>(&self, f: impl FnOnce(&mut Desk<Way>) -> T) -> T {
         let mut desk = lock(&self.desk);
@@ -101,6 +96,11 @@ impl Cell {
             self.probe_wanted.notify_one();
         }
         result
+    }
+
+    /// How long past its TTL an answer may serve now.
+    pub(super) fn max_age(&self, now: Moment) -> Duration {
+        lock(&self.desk).group().max_age(now)
     }
 
     /// A pursuit begins. Called under the desk's lock: another question may make it yield at once.

@@ -81,7 +81,7 @@ impl Running {
 impl Driver {
     /// Carries out what is to be done now for a pursuit. Called within the tokio runtime, with no lock held.
     pub(super) fn advance(self: &Arc<Self>, running: &Arc<Running>) {
-        self.take_steps(running, &mut lock(&running.state), Vec::new());
+        self.take_steps(running, &mut lock(&running.state), Vec::new(), clock::now());
     }
 
     /// Keeps the time of a cell's pursuits until none is under way.
@@ -89,7 +89,11 @@ impl Driver {
         let mut due = Vec::new();
         loop {
             cell.timers.take_due(clock::now(), &mut due);
-            for due in due.drain(..) {
+            for (n, due) in due.drain(..).enumerate() {
+                // In the dark all of them are told at once: others get their turn meanwhile.
+                if n % TOLD_AT_A_TIME == TOLD_AT_A_TIME - 1 {
+                    tokio::task::yield_now().await;
+                }
                 if let Some(running) = cell.running(due.id) {
                     self.on_time(&running, due);
                 }
@@ -107,8 +111,9 @@ impl Driver {
         if !due.told {
             state.set = Moment::NEVER;
         }
-        if due.told || state.wakes <= clock::now() {
-            self.take_steps(running, &mut state, Vec::new());
+        let now = clock::now();
+        if due.told || state.wakes <= now {
+            self.take_steps(running, &mut state, Vec::new(), now);
         } else {
             // It has been put off since this time was set.
             self.set_time(running, &mut state);
@@ -117,10 +122,11 @@ impl Driver {
 
     /// What was heard of an attempt over either protocol.
     fn on_heard(self: &Arc<Self>, running: &Arc<Running>, ask: &Ask, heard: Result<Received, Unanswered>) {
+        let now = clock::now();
         let verdict = match heard {
             Ok(received) => {
                 let terms = running.cell.terms(ask.server, received.over_tcp, ask.with_edns);
-                vet::vet(&received.bytes, &running.question.view(), terms, clock::now())
+                vet::vet(&received.bytes, &running.question.view(), terms, now)
             }
             Err(failure) => unanswered(failure, ask.with_edns),
         };
@@ -128,12 +134,11 @@ impl Driver {
         let Some(at) = state.out.iter().position(|out| out.attempt == ask.attempt) else { return };
         state.out.swap_remove(at);
         running.count(ask.server, &verdict);
-        self.take_steps(running, &mut state, vec![(ask.attempt, verdict)]);
+        self.take_steps(running, &mut state, vec![(ask.attempt, verdict)], now);
     }
 
-    fn take_steps(self: &Arc<Self>, running: &Arc<Running>, state: &mut State, mut came: Vec<Came>) {
+    fn take_steps(self: &Arc<Self>, running: &Arc<Running>, state: &mut State, mut came: Vec<Came>, now: Moment) {
         while !state.over {
-            let now = clock::now();
             for out in state.out.extract_if(.., |out| out.until <= now) {
                 let verdict = Verdict::Fault(Fault::TimedOut);
                 running.count(out.server, &verdict);
@@ -147,21 +152,20 @@ impl Driver {
                 match step {
                     Step::Ask(ask) => came.extend(self.ask(running, state, ask)),
                     Step::Reply(ways, answer) => {
-                        let now = clock::now();
                         ROOM.with_borrow_mut(|room| {
                             ways.into_iter().for_each(|w| self.answer(w, &answer, room, now))
                         });
                     }
                     Step::Keep(entry) => {
                         let max_age = running.cell.max_age(now);
-                        self.cache.keep(running.key, &running.question.view(), entry, max_age, clock::now());
+                        self.cache.keep(running.key, &running.question.view(), entry, max_age, now);
                         self.tell_of_guards();
                     }
                     Step::Hold => {
-                        self.cache.guards().hold(running.key, &running.question.view(), clock::now());
+                        self.cache.guards().hold(running.key, &running.question.view(), now);
                         self.tell_of_guards();
                     }
-                    Step::Remember(failed) => self.remember(running, failed),
+                    Step::Remember(failed) => self.remember(running, failed, now),
                     Step::Tell(other) => running.cell.timers.tell(other),
                     Step::Wait(at) => state.wakes = at,
                     Step::Done => state.over = true,
@@ -194,7 +198,7 @@ impl Driver {
     /// Asks a server once; what can be said at once is returned.
     fn ask(self: &Arc<Self>, running: &Arc<Running>, state: &mut State, ask: Ask) -> Option<Came> {
         let question = running.question.view();
-        let asked = Asked {
+        let mut asked = Asked {
             name: question.name.into(),
             qtype: question.qtype,
             packet: build::question(question.name, question.qtype, question.dnssec_ok, question.cd, ask.with_edns),
@@ -210,7 +214,7 @@ impl Driver {
             Held::Connection(task.abort_handle())
         } else {
             let heard: Heard = Box::new(move |heard| driver.on_heard(&pursuit, &ask, heard));
-            match running.cell.endpoint(server).send_udp(&asked, heard) {
+            match running.cell.endpoint(server).send_udp(&mut asked, heard) {
                 Ok(_place) => Held::Port { _place },
                 Err(failure) => {
                     let verdict = unanswered(failure, with_edns);
@@ -223,10 +227,10 @@ impl Driver {
         None
     }
 
-    fn remember(&self, running: &Running, failed: Failed) {
+    fn remember(&self, running: &Running, failed: Failed, now: Moment) {
         let (stamp, healings) = (running.cell.stamp, running.cell.outlook.healings());
         let question = running.question.view();
-        self.cache.remember(running.key, &question, (failed.ede, failed.kept_edes), (stamp, healings), clock::now());
+        self.cache.remember(running.key, &question, (failed.ede, failed.kept_edes), (stamp, healings), now);
     }
 }
 
@@ -252,6 +256,9 @@ pub fn unanswered(failure: Unanswered, with_edns: bool) -> Verdict {
         Unanswered::Local => Fault::Local,
     })
 }
+
+/// Pursuits that are looked at before another task has its turn.
+const TOLD_AT_A_TIME: usize = 64;
 
 thread_local! {
     /// Where a reply is put together.

@@ -47,13 +47,17 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// The packet with its id.
-    fn with_id(&self, id: u16) -> Vec<u8> {
-        let mut packet = self.packet.clone();
-        if let Some(place) = packet.get_mut(..2) {
+    fn set_id(&mut self, id: u16) {
+        if let Some(place) = self.packet.get_mut(..2) {
             place.copy_from_slice(&id.to_be_bytes());
         }
-        packet
+    }
+
+    /// The packet with its id.
+    fn with_id(&self, id: u16) -> Vec<u8> {
+        let mut asked = self.clone();
+        asked.set_id(id);
+        asked.packet
     }
 }
 
@@ -174,7 +178,7 @@ impl Endpoint {
     /// Every [`Failure`] but [`Failure::Closed`]; at `deadline` it is [`Failure::TimedOut`].
     pub async fn ask_udp(&self, asked: &Asked, deadline: Instant) -> Result<Received, Failure> {
         let (to, outcome) = oneshot::channel();
-        let _place = self.send_udp(asked, Box::new(move |heard| drop(to.send(heard))))?;
+        let _place = self.send_udp(&mut asked.clone(), Box::new(move |heard| drop(to.send(heard))))?;
         match timeout_at(deadline, outcome).await {
             Ok(heard) => heard.unwrap_or(Err(Failure::Local)),
             Err(_) => Err(Failure::TimedOut),
@@ -182,13 +186,13 @@ impl Endpoint {
     }
 
     /// The same without a wait: `heard` is told what became of it, once, unless the place is dropped before. Nothing
-    /// ends it but that and what comes. Called within the tokio runtime.
+    /// ends it but that and what comes. The packet gets its id. Called within the tokio runtime.
     ///
     /// # Errors
     ///
     /// Nothing was sent, and `heard` is told nothing: [`Failure::Local`], [`Failure::Unreachable`],
     /// [`Failure::Refused`].
-    pub fn send_udp(&self, asked: &Asked, heard: Heard) -> Result<Place, Failure> {
+    pub fn send_udp(&self, asked: &mut Asked, heard: Heard) -> Result<Place, Failure> {
         self.ports.ask(self.address, self.source, asked, heard)
     }
 

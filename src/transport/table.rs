@@ -1,10 +1,9 @@
 //! The questions under way on one TCP connection, or from one UDP port, by id.
 //!
-//! Pure: no IO, `now` is handed in, ids too. With each question stands whom to tell ([`Table`]'s `T`); who is to
-//! be told
-//! is handed out ([`Settled`]) and told once the table's lock is given back. Replies come in any order (RFC 7766
-//! §7) and are matched by id and
-//! question; an id alone is not enough, since a reply that was given up may come late, after its id was drawn again.
+//! Pure: no IO, `now` is handed in, ids too. With each question stands whom to tell (the table's `T`): who is to be
+//! told is handed out ([`Settled`]), and told once the table's lock is given back. Replies come in any order (RFC 7766
+//! §7) and are matched by id and question; an id alone is not enough, since a reply that was given up may come late,
+//! after its id was drawn again.
 //!
 //! 1. At most [`UNDER_WAY_MAX`] questions wait at once; one more is [`Failure::Local`].
 //! 2. An id is drawn at random among those that neither wait nor were given up. A given-up id is free again when its
@@ -175,12 +174,12 @@ impl<T> Table<T> {
     }
 
     /// The asker of `id` went away, answered or not.
-    pub(super) fn on_leave(&mut self, id: u16, now: Moment) {
+    pub(super) fn on_leave(&mut self, id: u16, now: impl FnOnce() -> Moment) {
         if self.waiting.remove(&id).is_none() {
             return;
         }
         self.give_up(id);
-        if self.unheard_since.is_some_and(|since| now.since(since) >= SILENCE) {
+        if self.unheard_since.is_some_and(|since| now().since(since) >= SILENCE) {
             self.open = false;
         }
     }
@@ -273,7 +272,7 @@ mod tests {
     fn what_a_stranger_sends_to_a_port_counts_against_all_that_wait_and_a_late_reply_does_not() {
         let mut table = Table::new(Carrier::Port, START);
         let (late, _) = enter(&mut table, &asked(1), || 5, START).unwrap();
-        table.on_leave(late, START);
+        table.on_leave(late, || START);
         let (first, mut first_outcome) = enter(&mut table, &asked(1), || 11, START).unwrap();
         for _ in 0..MISMATCHES_MAX - 1 {
             on_message(&mut table, reply(1, 999), START);
@@ -287,7 +286,7 @@ mod tests {
         assert!(!table.is_open() && !table.is_over());
         on_message(&mut table, reply(28, second), START);
         assert_eq!(second_outcome.try_recv().unwrap().map(|r| (r.mismatches, r.over_tcp)), Ok((1, false)));
-        table.on_leave(first, START);
+        table.on_leave(first, || START);
         assert!(table.is_over());
     }
 
@@ -295,7 +294,7 @@ mod tests {
     fn a_given_up_id_is_drawn_again_only_after_its_late_reply() {
         let mut table = Table::new(Carrier::Connection, START);
         let (id, _) = enter(&mut table, &asked(1), || 11, START).unwrap();
-        table.on_leave(id, START);
+        table.on_leave(id, || START);
         let mut ids = [11, 11, 12].into_iter();
         assert_eq!(enter(&mut table, &asked(28), || ids.next().unwrap(), START).unwrap().0, 12);
         assert_eq!(enter(&mut table, &asked(28), || 11, START).unwrap_err(), Failure::Local);
@@ -308,7 +307,7 @@ mod tests {
         let mut table = Table::new(Carrier::Connection, START);
         for id in 0..5000 {
             let (id, _) = enter(&mut table, &asked(1), || id, START).unwrap();
-            table.on_leave(id, START);
+            table.on_leave(id, || START);
         }
         assert_eq!(table.given_up.len(), GIVEN_UP_MAX);
         assert!(enter(&mut table, &asked(1), || 0, START).is_ok());
@@ -328,7 +327,7 @@ mod tests {
     fn strangers_end_the_connection_and_late_replies_do_not() {
         let mut table = Table::new(Carrier::Connection, START);
         let (id, _) = enter(&mut table, &asked(1), || 11, START).unwrap();
-        table.on_leave(id, START);
+        table.on_leave(id, || START);
         assert_eq!(on_message(&mut table, reply(1, id), START), Use::Goes);
         for _ in 0..STRANGERS_MAX {
             assert_eq!(on_message(&mut table, reply(1, 77), START), Use::Goes);
@@ -351,7 +350,7 @@ mod tests {
             if heard {
                 on_message(&mut table, reply(2, 33), left_at - Duration::from_millis(500));
             }
-            table.on_leave(second, left_at);
+            table.on_leave(second, || left_at);
             assert_eq!(table.is_open(), open, "{what}");
         }
     }

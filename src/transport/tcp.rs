@@ -96,7 +96,7 @@ struct Place<'c> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        locked(self.table).on_leave(self.id, clock::now());
+        locked(self.table).on_leave(self.id, clock::now);
     }
 }
 
