@@ -7,7 +7,7 @@
 //! - **Whose sockets**: anybody's. More sockets than workers are shared out, fewer are read by several workers
 //!   ([`share_out`]); none is open and unread.
 //! - **Fairness**: `BATCHES_PER_SOCKET` batches of one socket, then the next socket.
-//! - **The way back** of an open question owns the socket ([`super::line`]), also when the worker has ended.
+//! - **The way back** of an open question owns the socket (`line`), also when the worker has ended.
 //! - **Heartbeat**: each turn writes its moment where [`Readings`] shows it.
 //! - **Stop**: sockets are read empty and answered once more, at most for `EMPTYING_MAX`.
 //! - **Panic**: a worker that panics ends the process. Its sockets would go on taking questions that nobody reads.
