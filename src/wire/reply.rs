@@ -4,8 +4,9 @@
 //! body is? [`check`] reads the body whole: counts against records, every owner name and every name in the RDATA of
 //! the types that RFC 1035 and its successors allow to compress, no pointer that leads forward, no noise behind, at
 //! most one OPT, at the root, in the additional section. No name may run through bytes that an answer from the cache
-//! changes: the header, the fixed fields of a record (TTL among them), the data of an address. What is not understood
-//! is not refused: unknown types, an RDLENGTH of 0, unknown classes and any order pass.
+//! changes: the header, type and class of the question (they are the client's), the fixed fields of a record (TTL among
+//! them), the data of an address. What is not understood is not refused: unknown types, an RDLENGTH of 0, unknown
+//! classes and any order pass.
 //!
 //! [`Reply::cut_opt`] takes the OPT record out. Pointers behind it that lead behind it are moved along.
 
@@ -120,6 +121,7 @@ pub fn check(packet: &[u8]) -> Result<Reply<'_>, Malformed> {
     let count = |at: usize| usize::from(u16::from_be_bytes([packet[at], packet[at + 1]]));
     let (answers, authorities, additionals) = (count(6), count(8), count(10));
     let mut changing = Changing::new(packet);
+    changing.mark(question_end - 4..question_end);
     let mut records = Vec::with_capacity((answers + authorities + additionals).min(packet.len() / 11));
     let mut opt = None;
     let mut at = question_end;
@@ -389,6 +391,7 @@ mod tests {
             ("noise", [message(&[&a]), vec![0]].concat(), Err(Malformed::Noise)),
             ("cut", message(&[&a])[..40].to_vec(), Err(Malformed::Record)),
             ("an owner in the header", message(&[&record(&[0xc0, 2], 1, 60, &[1, 2, 3, 4])]), Err(Malformed::Owner)),
+            ("an owner in the class", message(&[&record(&[0xc0, 23], 1, 60, &[1, 2, 3, 4])]), Err(Malformed::Owner)),
             ("an owner in a TTL", message(&[&a, &record(&[0xc0, 35], 1, 60, &[1; 4])]), Err(Malformed::Owner)),
             ("an owner in an address", message(&[&a, &record(&[0xc0, 42], 1, 60, &[1; 4])]), Err(Malformed::Owner)),
             (
