@@ -1,4 +1,5 @@
-//! Micro benches of the pure core: the hit path, reading packets, the store, the choice of a server.
+//! Micro benches of the pure core: the hit path, reading packets, the store, the choice of a server,
+//! joining.
 //!
 //! `cargo bench --bench core`. The hit path is the whole of it: door, admission, local names, route, front cache,
 //! freshness, patching, counting. `in batches` is the same as a worker under load does it: memory is fetched for 64
@@ -26,10 +27,12 @@ use evenkeel::cache::store::{MokaStore, Store};
 use evenkeel::clock::{self, Moment};
 use evenkeel::limits::BATCH;
 use evenkeel::resolve::Pursuit;
+use evenkeel::resolve::desk::{Desk, Opened, Request};
 use evenkeel::resolve::pursuit::{Brief, Waiter};
 use evenkeel::resolve::vet::{self, Terms};
 use evenkeel::serve::{Prepared, Step};
 use evenkeel::upstream::{ClientHash, Group, GroupSettings, ServerSettings};
+use evenkeel::wire::patch::{self, Ageing, Shape};
 use evenkeel::wire::{query, reply};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -203,6 +206,68 @@ fn plan(c: &mut Criterion<ThreadTime>) {
     });
 }
 
+/// A question that somebody else waits for already, beside 500 others that are open: one look-up and a place in a row.
+fn join(c: &mut Criterion<ThreadTime>) {
+    const OPEN: u64 = 500;
+    const JOINERS: u64 = 500;
+    let keys = Keys::new([7; 16]);
+    let now = Moment::from_secs(1);
+    let request = |n: u64| {
+        let name = name(n);
+        let question = Question { name: &name, qtype: 1, dnssec_ok: false, cd: false };
+        Request {
+            key: keys.key(&question),
+            question: Arc::new(question.to_owned()),
+            client: ClientHash(1),
+            stale: None,
+            guarded: None,
+            ahead: false,
+            waiter: Some(Waiter { way: (), deadline: Moment::from_secs(5), stale_at: Moment::NEVER }),
+        }
+    };
+    c.bench_function("join/one of 500 open questions", |b| {
+        b.iter_custom(|count| {
+            let mut took = Duration::ZERO;
+            for done in (0..count).step_by(JOINERS as usize) {
+                let mut desk = Desk::new(Group::new(settings(), now), STAMP);
+                (0..OPEN).for_each(|n| drop(desk.open(request(n), now)));
+                let asked = 7 + done % 100;
+                let requests: Vec<_> = (done..count.min(done + JOINERS)).map(|_| request(asked)).collect();
+                let began = ThreadTime.start();
+                for request in requests {
+                    assert!(matches!(black_box(desk.open(request, now)), Opened::Joined(_)));
+                }
+                took += ThreadTime.end(began);
+            }
+            took
+        });
+    });
+}
+
+/// What a precomputed image of the whole reply could save: writing the answer from its entry, beside a bare copy.
+fn answer(c: &mut Criterion<ThreadTime>) {
+    let name = name(7);
+    let question = Question { name: &name, qtype: 1, dnssec_ok: false, cd: false };
+    let packet = stand::query(7, true);
+    let query = query::check(&packet).expect("a query");
+    for addresses in [1, 13] {
+        let entry = entry(&question, addresses, STORED);
+        let stored = entry.data().expect("an answer").stored();
+        let shape = Shape { limit: 1232, ad: true, ede: None, turn: 0 };
+        let mut out = [0; 1232];
+        c.bench_function(&format!("answer/from the entry, {addresses} records"), |b| {
+            b.iter(|| {
+                black_box(patch::answer(&query, &stored, Ageing::Fresh { age: 9 }, shape, black_box(&mut out)))
+            });
+        });
+        let n = patch::answer(&query, &stored, Ageing::Fresh { age: 9 }, shape, &mut out);
+        let image = out[..n].to_vec();
+        c.bench_function(&format!("answer/a ready image copied, {addresses} records"), |b| {
+            b.iter(|| black_box(&mut out)[..n].copy_from_slice(black_box(&image)));
+        });
+    }
+}
+
 fn settings() -> GroupSettings {
     let server = |n: u8| ServerSettings::at(([192, 0, 2, n], 53).into());
     GroupSettings {
@@ -251,6 +316,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_millis(1500));
-    targets = hit, parse, store, plan
+    targets = hit, answer, parse, store, plan, join
 }
 criterion_main!(core);

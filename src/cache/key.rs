@@ -3,6 +3,9 @@
 //! Pure. The key is (folded name, type, DO, CD), hashed to 128 bits by SipHash-1-3 under a secret of the process, so
 //! that nobody can choose names that fall together. The name is compared in the entry all the same: a collision is a
 //! miss, never a wrong answer.
+//!
+//! SipHash takes 25 ns for a name of thirty bytes, aHash, which claims less, 7; that is 0.4 % of what an answer costs.
+//! One buffer for a single write, and eight bytes a step in [`fold`], made a hit no quicker.
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 use std::hash::Hasher;
