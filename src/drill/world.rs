@@ -300,7 +300,7 @@ fresh = 0.0
         assert_eq!(sum("failed"), got(Got::Failed));
         assert_eq!(sum("fresh") + sum("upstream"), got(Got::Fresh));
         assert!(["failed", "upstream", "fresh"].iter().all(|source| sum(source) > 0), "{text}");
-        let down = "evenkeel_upstream_state{group=\"default\",server=\"192.0.2.251\",state=\"down\"} 1";
+        let down = "evenkeel_upstream_state{group=\"default\",server=\"192.0.2.251:53\",state=\"down\"} 1";
         assert!(scrapes[2].lines().any(|l| l == down), "{}", scrapes[2]);
     }
 
