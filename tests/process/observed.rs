@@ -114,9 +114,8 @@ fn selectors(text: &str) -> Vec<(String, Vec<(String, String)>)> {
         let rest = &text[at + name.len()..];
         let braces = rest.strip_prefix('{').and_then(|r| r.split('}').next()).unwrap_or_default();
         let matchers = braces.split("\",").filter(|m| !m.is_empty()).map(|m| {
-            let (label, value) = m.split_once('=').unwrap_or_else(|| panic!("{m:?} in {braces:?} of {rest:.60}"));
-            let value = value.trim_start_matches('~').trim_matches('"');
-            (label.trim().trim_end_matches('!').to_owned(), value.to_owned())
+            let (label, rest) = m.split_at(m.find(['=', '!']).unwrap_or_else(|| panic!("{m:?} in {braces}")));
+            (label.trim().to_owned(), rest.trim_start_matches(['=', '!', '~']).trim_matches('"').to_owned())
         });
         found.push((name, matchers.collect()));
     }
