@@ -3,7 +3,7 @@
 //! Pure; files are read by `cli/drill.rs`. A scenario ([`script`], read by [`reading`]) says who asks, what goes wrong
 //! and what must hold. A `world` plays it: `node` carries out what the core decides as the driver does, `servers`
 //! stand for the upstreams of the configuration ([`stage`]), `measure` notes what clients get. `verdict` compares
-//! that with the objectives, [`picture`] and [`report`] show it; [`series`] shows what the program's metrics said
+//! that with the objectives, [`picture`] and [`report`] show it; [`mod@series`] shows what the program's metrics said
 //! meanwhile.
 //!
 //! One file, one configuration: one result, byte for byte.

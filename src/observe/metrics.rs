@@ -4,7 +4,7 @@
 //! load and a store, and everyone else shares one. [`Tally::answered`] is the only door, so that the sum over
 //! `evenkeel_queries_total` is the sum over `evenkeel_answers_total`, and neither allocates nor waits.
 //!
-//! At a scrape the blocks are summed up: [`page`] writes what is exported.
+//! At a scrape the blocks are summed up: `page` writes what is exported.
 
 mod page;
 
