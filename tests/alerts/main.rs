@@ -54,8 +54,11 @@ days! {
     emptied_then_dark: "emptied-then-dark.toml", GUARDED, "15s", &["AllTiersDown", "Failing", "GuardHolding"];
 }
 
+/// What it is, the series that differ from those of [`HEALTHY`], and what fires.
+type ByHand = (&'static str, &'static [(&'static str, &'static str)], &'static [&'static str]);
+
 /// What no drill simulates, by hand: a scrape every 15 s, for three hours.
-const BY_HAND: &[(&str, &[(&str, &str)], &[&str])] = &[
+const BY_HAND: &[ByHand] = &[
     ("all is well, and evenkeel is restarted once", &[("up", "1+0x239 0+0x2 1+0x480")], &[]),
     ("the process is gone", &[("up", "1+0x239 0+0x480")], &["Down"]),
     (
