@@ -5,12 +5,13 @@
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::path::Path;
+use std::time::Duration;
 
 use super::{EXIT_FAULT, EXIT_FINE, print, talk};
 use crate::config::Mistake;
 use crate::drill::script::Scenario;
 use crate::drill::stage::Stage;
-use crate::drill::{BUILT_IN, picture, reading, report, run};
+use crate::drill::{BUILT_IN, picture, reading, report, run, series};
 use crate::upkeep::source::{ConfigSource, shown_path};
 
 /// Bytes of a scenario's file.
@@ -21,6 +22,8 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 pub(super) struct Shape {
     pub list: bool,
     pub json: bool,
+    /// The metrics so often, and nothing else.
+    pub series: Option<Duration>,
 }
 
 /// Runs the drills that `what` means: a built-in one, a file, or all built-in ones.
@@ -47,6 +50,15 @@ pub(super) fn drill(what: Option<&str>, source: &ConfigSource, shape: Shape) -> 
         }
     };
     let stage = Stage::new(&shown_path(loaded.path.as_deref()), &loaded.config);
+    if let (Some(every), [scenario]) = (shape.series, &scenarios[..]) {
+        return match series(scenario, &stage, every) {
+            Ok(text) => print(&text),
+            Err(mistakes) => {
+                talk(&shown(&mistakes, what.unwrap_or(&scenario.name)));
+                EXIT_FAULT
+            }
+        };
+    }
     let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let mut reports = Vec::new();
     for scenario in &scenarios {

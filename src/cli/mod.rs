@@ -122,6 +122,10 @@ enum Command {
         /// Name the scenarios, and run none
         #[arg(long)]
         list: bool,
+        /// Print what /metrics would have shown this often, as input_series for `promtool test rules`, and no verdict
+        #[arg(long, value_name = "SPAN", value_parser = parse_series, requires = "what")]
+        #[arg(conflicts_with_all = ["list", "json"])]
+        series: Option<Duration>,
         /// The configuration; /etc/evenkeel/evenkeel.toml if it is there, else the built-in defaults
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         config: Option<PathBuf>,
@@ -219,9 +223,9 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Freeze { span } => ask::freeze(socket.as_deref(), span),
         Command::Thaw => ask::thaw(socket.as_deref()),
         Command::Release { name } => ask::release(socket.as_deref(), &name),
-        Command::Drill { what, list, config, sets, json } => {
+        Command::Drill { what, list, series, config, sets, json } => {
             let source = ConfigSource { file: config, sets: sets.sets };
-            drill::drill(what.as_deref(), &source, drill::Shape { list, json })
+            drill::drill(what.as_deref(), &source, drill::Shape { list, json, series })
         }
         Command::DefaultConfig => print(&default_text()),
         Command::Completions { shell } => {
@@ -243,6 +247,14 @@ fn parse_freeze(text: &str) -> Result<Duration, String> {
     match human::span(text) {
         Some(span) if (bound.min..=bound.max).contains(&span) => Ok(span),
         Some(_) => Err(format!("from {} to {}", human::show_span(bound.min), human::show_span(bound.max))),
+        None => Err(human::SPAN_HINT.to_owned()),
+    }
+}
+
+fn parse_series(text: &str) -> Result<Duration, String> {
+    match human::span(text) {
+        Some(span) if span >= Duration::from_secs(1) => Ok(span),
+        Some(_) => Err("from 1s on".to_owned()),
         None => Err(human::SPAN_HINT.to_owned()),
     }
 }

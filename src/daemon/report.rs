@@ -14,14 +14,11 @@ use crate::clock::{self, Moment};
 use crate::observe::control::server::{Controlled, Flush, Reloading};
 use crate::observe::event::{self, Event};
 use crate::observe::status::{
-    CacheStatus, ConfigStatus, FreezeStatus, Gather, GroupStatus, GuardStatus, HoldStatus, ListenStatus, Questions,
-    ServerStatus, Snapshot,
+    CacheStatus, ConfigStatus, FreezeStatus, Gather, GroupStatus, GuardStatus, HoldStatus, ListenStatus, Snapshot,
 };
 use crate::resolve::patience::{self, Circumstances};
-use crate::resolve::vet::Fault;
 use crate::serve::GroupPolicy;
 use crate::upkeep::system;
-use crate::upstream::{Group, ServerId, tier};
 use crate::wire::name::suffixes;
 use crate::wire::{Name, build, rcode};
 
@@ -52,7 +49,8 @@ impl Gather for Running {
             let refused = s.refused.iter().map(|why| format!("{} was not read at start: {why}", s.file));
             warnings.extend(refused.chain(s.failing.iter().map(|why| format!("{} is not written: {why}", s.file))));
         }
-        let groups: Vec<GroupStatus> = changing.placed.iter().map(|p| group_status(p, now)).collect();
+        let stands = |p: &Placed| p.cell.with(|group| GroupStatus::of(&p.name, group, |id| p.cell.faults(id), now));
+        let groups: Vec<GroupStatus> = changing.placed.iter().map(stands).collect();
         for group in groups.iter().filter(|g| g.servers.is_empty()) {
             warnings.push(format!("group {} has no upstream", group.name));
         }
@@ -96,53 +94,6 @@ impl Gather for Running {
             warnings,
             events: event::recent(),
         }
-    }
-}
-
-/// In milliseconds, to the microsecond.
-fn millis(d: Duration) -> f64 {
-    d.as_micros() as f64 / 1e3
-}
-
-fn group_status(placed: &Placed, now: Moment) -> GroupStatus {
-    let cell = &placed.cell;
-    cell.with(|g| GroupStatus {
-        name: placed.name.clone(),
-        zones: g.settings().zones.iter().map(Name::to_string).collect(),
-        tier_in_use: if g.servers().is_empty() { 0 } else { g.tier_in_use() as u8 + 1 },
-        belief: g.belief().word(),
-        patience_ms: millis(g.patience()),
-        in_flight: g.bulkhead().in_flight().into(),
-        in_flight_max: g.settings().in_flight_max.into(),
-        servers: (0..g.servers().len()).map(|i| server_status(g, cell.faults(ServerId(i as u16)), i, now)).collect(),
-        budget_denied: g.budget_denied(),
-        bulkhead_rejected: g.bulkhead().rejected().map(|(bound, n)| (bound.word(), n)).into(),
-        tier_shifts: [tier::Why::Unfit, tier::Why::Held].map(|why| (why.word(), g.shifts()[why as usize])).into(),
-    })
-}
-
-fn server_status(g: &Group, faults: [u64; Fault::ALL.len()], index: usize, now: Moment) -> ServerStatus {
-    let id = ServerId(index as u16);
-    let s = g.server(id);
-    let (state, reason) = s.state();
-    let reason =
-        if g.is_suspected(id) { "says of many names that they are gone; others still have them" } else { reason };
-    let reason = match s.answered_at() {
-        Some(at) => format!("{reason}; last answer {} s ago", now.since(at).as_secs()),
-        None => reason.to_owned(),
-    };
-    let [first, retry, hedge, probe, refresh] = *s.asked();
-    ServerStatus {
-        name: s.settings.name.clone(),
-        address: s.settings.address.to_string(),
-        protocol: s.settings.protocol.to_string(),
-        tier: s.tier as u8 + 1,
-        state,
-        reason,
-        latency_ms: (s.latency().p50() > Duration::ZERO).then(|| millis(s.latency().p50())),
-        hedge_ms: Some(millis(g.hedge_after(id))),
-        questions: Questions { first, retry, hedge, probe, refresh },
-        failures: Fault::ALL.iter().zip(faults).filter(|(_, n)| *n > 0).map(|(f, n)| (f.word(), n)).collect(),
     }
 }
 

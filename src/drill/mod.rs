@@ -3,7 +3,8 @@
 //! Pure; files are read by `cli/drill.rs`. A scenario ([`script`], read by [`reading`]) says who asks, what goes wrong
 //! and what must hold. A `world` plays it: `node` carries out what the core decides as the driver does, `servers`
 //! stand for the upstreams of the configuration ([`stage`]), `measure` notes what clients get. `verdict` compares
-//! that with the objectives, [`picture`] and [`report`] show it.
+//! that with the objectives, [`picture`] and [`report`] show it; [`mod@series`] shows what the program's metrics said
+//! meanwhile.
 //!
 //! One file, one configuration: one result, byte for byte.
 
@@ -15,10 +16,13 @@ pub mod picture;
 pub mod reading;
 pub mod report;
 pub mod script;
+pub mod series;
 mod servers;
 pub mod stage;
 mod verdict;
 mod world;
+
+use std::time::Duration;
 
 use crate::config::Mistake;
 use report::Report;
@@ -28,9 +32,15 @@ use world::World;
 
 /// Plays a scenario under a configuration. A mistake is one that only both together show.
 pub fn run(scenario: &Scenario, stage: &Stage) -> Result<Report, Vec<Mistake>> {
-    let (tape, network) = World::new(scenario, stage)?.run();
+    let (tape, network, _) = World::new(scenario, stage)?.run();
     let judged = verdict::judge(scenario, stage, &network, &tape);
     Ok(Report::new(scenario, stage, &network, &tape, judged))
+}
+
+/// Plays it, and shows what a scrape of the metrics every so often would have seen, as input of promtool's rule tests.
+pub fn series(scenario: &Scenario, stage: &Stage, every: Duration) -> Result<String, Vec<Mistake>> {
+    let (_, _, scrapes) = World::new(scenario, stage)?.scraped(every).run();
+    Ok(series::input(&scrapes))
 }
 
 /// A scenario that comes with the program.

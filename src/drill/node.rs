@@ -2,7 +2,8 @@
 //!
 //! Pure. Nothing is decided here. A packet goes to the [`Door`]; an open question to its group's [`Desk`]; its steps
 //! are carried out as the driver carries them out; what comes back is identified and vetted by the code that does so
-//! in the program. The front cache is left out, and the store has no bound: the scenario's questions have one.
+//! in the program, and what happened is counted as it counts. The front cache is left out, and the store has no bound:
+//! the scenario's questions have one.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -20,10 +21,13 @@ use crate::cache::key::{Key, Keys, OwnedQuestion};
 use crate::cache::{Cache, store::MapStore};
 use crate::clock::{Moment, WallTime};
 use crate::driver::unanswered;
-use crate::observe::metrics::Meters;
+use crate::observe::metrics::{Meters, Source, Tally};
+use crate::observe::process::Process;
+use crate::observe::standing::Faults;
+use crate::observe::status::{CacheStatus, ConfigStatus, GroupStatus, GuardStatus, Snapshot};
 use crate::resolve::desk::{Desk, Opened, PursuitId, Request};
 use crate::resolve::pursuit::{Answer, Ask, Step, Waiter};
-use crate::resolve::vet::{self, Terms};
+use crate::resolve::vet::{self, Terms, Verdict};
 use crate::serve::admit::{Admit, ClientKey, OwnNetworks};
 use crate::serve::local::Local;
 use crate::serve::reply::{self, Manner};
@@ -75,6 +79,7 @@ struct Way {
     truth: Truth,
     query: OwnedQuery,
     client: Client,
+    received: Moment,
     turn: u32,
     group: GroupStamp,
     stale: StaleSettings,
@@ -95,6 +100,8 @@ struct Cell {
     outlook: Arc<Outlook>,
     desk: Desk<Way>,
     tasks: HashMap<PursuitId, Task>,
+    /// How attempts on each server ended.
+    faults: Vec<Faults>,
     prober_turn: u64,
     prober_called: bool,
 }
@@ -106,6 +113,9 @@ pub struct Node {
     cells: Vec<Cell>,
     sockets: HashMap<SocketId, Socket>,
     slots: HashMap<ClientKey, u32>,
+    meters: Meters,
+    /// What is not answered at the door is counted here.
+    tally: Tally,
     generations: u64,
     sent: u64,
     out: Vec<u8>,
@@ -123,8 +133,9 @@ impl Node {
             let stamp = GroupStamp(i as u32 + 1);
             let stale = part.settings.stale;
             groups.push(GroupPolicy { name: part.settings.name.clone(), stamp, stale, outlook: outlook.clone() });
-            let desk = Desk::new(group, stamp);
-            cells.push(Cell { stamp, outlook, desk, tasks: HashMap::new(), prober_turn: 0, prober_called: false });
+            let faults = vec![Faults::default(); group.servers().len()];
+            let (desk, tasks) = (Desk::new(group, stamp), HashMap::new());
+            cells.push(Cell { stamp, outlook, desk, tasks, faults, prober_turn: 0, prober_called: false });
         }
         let zones = stage.groups.iter().enumerate().flat_map(|(i, g)| g.settings.zones.iter().map(move |z| (z, i)));
         let hosts: Vec<String> = stage.local.hosts.iter().map(|_| String::new()).collect();
@@ -138,9 +149,28 @@ impl Node {
         };
         let cache = Arc::new(Cache::new(Arc::new(MapStore::default()), Keys::new([7; 16])));
         cache.guards().set(&stage.guards);
-        let door = Door::new(Arc::new(policy), cache.clone(), None, Meters::default().own());
-        let (sockets, slots) = (HashMap::new(), HashMap::new());
-        Self { cache, door, cells, sockets, slots, generations: 0, sent: 0, out: vec![0; 1232] }
+        let meters = Meters::default();
+        let door = Door::new(Arc::new(policy), cache.clone(), None, meters.own());
+        let (sockets, slots, tally) = (HashMap::new(), HashMap::new(), meters.own());
+        Self { cache, door, cells, sockets, slots, meters, tally, generations: 0, sent: 0, out: vec![0; 1232] }
+    }
+
+    /// What `/metrics` shows of it now.
+    pub fn metrics(&self, now: Moment) -> String {
+        let groups = self.cells.iter().map(|cell| {
+            let group = cell.desk.group();
+            GroupStatus::of(&group.settings().name, group, |id| cell.faults[usize::from(id.0)], now)
+        });
+        let (census, (names_held, held_total)) = (self.cache.census(), self.cache.guards().count(now));
+        let snapshot = Snapshot {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            groups: groups.collect(),
+            cache: CacheStatus { bytes: census.bytes, entries: census.entries, ..CacheStatus::default() },
+            guard: GuardStatus { names_held, held_total, held: Vec::new() },
+            config: ConfigStatus { last_reload_ok: true, ..ConfigStatus::default() },
+            ..Snapshot::default()
+        };
+        self.meters.render_with(&snapshot, &Process::default())
     }
 
     /// Is this the timer that a pursuit set last?
@@ -208,6 +238,7 @@ impl World<'_> {
                 truth,
                 query: opening.query.clone(),
                 client: opening.client,
+                received: opening.received,
                 turn: opening.turn,
                 group: opening.group,
                 stale: opening.stale_settings,
@@ -261,23 +292,28 @@ impl World<'_> {
         let failed = |ede: Option<u16>, kept: &[u8], out: &mut [u8]| {
             reply::error(query, rcode::SERVFAIL, ede.map(reply::ede), kept, out)
         };
-        let n = match answer {
+        let (n, source) = match answer {
             Answer::Fresh(entry) | Answer::Stale(entry) if entry.data().is_none() => {
-                failed(Some(code::OTHER), &[], &mut out)
+                (failed(Some(code::OTHER), &[], &mut out), Source::Failed)
             }
-            Answer::Fresh(entry) => entry.data().map_or(0, |d| reply::fresh(&query, d, manner, now, &mut out)),
+            Answer::Fresh(entry) => {
+                (entry.data().map_or(0, |d| reply::fresh(&query, d, manner, now, &mut out)), Source::Upstream)
+            }
             Answer::Stale(entry) => {
                 let due = self.node.cache.due_before();
                 let mut stale = |d: &Data| {
                     let standing = d.standing_in(way.group, way.stale.max_age, due, now);
                     let held = entry.held(now).is_some();
-                    reply::stale(&query, (d, held), standing, &way.stale, manner, now, &mut out).0
+                    reply::stale(&query, (d, held), standing, &way.stale, manner, now, &mut out)
                 };
-                entry.data().map_or(0, &mut stale)
+                let (n, past) = entry.data().map(&mut stale).unwrap_or_default();
+                self.node.tally.stale(past);
+                (n, Source::Stale)
             }
-            Answer::Failed { ede, kept_edes } => failed(*ede, kept_edes, &mut out),
-            Answer::Truncated => reply::truncated(query, &mut out),
+            Answer::Failed { ede, kept_edes } => (failed(*ede, kept_edes, &mut out), Source::Failed),
+            Answer::Truncated => (reply::truncated(query, &mut out), Source::Upstream),
         };
+        self.node.tally.answered(way.client.transport, source, u16::from(out[3] & 15), now.since(way.received));
         self.node.give_slot(way.slot);
         self.got(way.index, measure::judge(&out[..n], way.truth));
     }
@@ -465,6 +501,9 @@ impl World<'_> {
             }
             Err(failure) => unanswered(failure, ask.with_edns),
         };
+        if let Verdict::Fault(fault) = &verdict {
+            self.node.cells[group].faults[usize::from(ask.server.0)][*fault as usize] += 1;
+        }
         self.with_desk(group, |desk| desk.on_verdict(id, ask.attempt, verdict, now));
         self.pursue(group, id);
     }

@@ -37,6 +37,8 @@ pub enum Event {
     GivesUp(SocketId),
     /// A prober's turn.
     Probes { group: usize, turn: u64 },
+    /// The metrics are looked at.
+    Scraped,
 }
 
 struct Queued {
@@ -63,6 +65,9 @@ pub struct World<'d> {
     sequence: u64,
     names_made: u64,
     playable: Vec<usize>,
+    /// Pause between looks at the metrics, and what they showed.
+    scrape_every: Option<Duration>,
+    scrapes: Vec<String>,
 }
 
 impl<'d> World<'d> {
@@ -84,6 +89,8 @@ impl<'d> World<'d> {
             sequence: 0,
             names_made: 0,
             playable: (0..stage.groups.len()).filter(|g| stage.groups[*g].suffix.is_some()).collect(),
+            scrape_every: None,
+            scrapes: Vec::new(),
         };
         for (n, load) in scenario.loads.iter().enumerate() {
             let pause = world.taste.pause(load.per_second);
@@ -107,15 +114,23 @@ impl<'d> World<'d> {
         self.queue.push(Queued { at: at.max(self.now), sequence: self.sequence, event });
     }
 
-    /// Plays the drill, and after it until every question had its deadline.
-    pub fn run(mut self) -> (Tape, Network) {
+    /// Looks at the metrics at the beginning, and then so often to the end. It changes nothing of what happens.
+    pub fn scraped(mut self, every: Duration) -> Self {
+        self.scrape_every = Some(every);
+        self.at(BEGINS, Event::Scraped);
+        self
+    }
+
+    /// Plays the drill, and after it until every question had its deadline. What was measured, the network, and what
+    /// the metrics showed at each look.
+    pub fn run(mut self) -> (Tape, Network, Vec<String>) {
         let longest = self.stage.groups.iter().map(|p| p.settings.deadline).max().unwrap_or_default();
         let end = BEGINS + self.scenario.length + longest + AFTER_DEADLINE;
         while let Some(next) = self.queue.pop().filter(|next| next.at <= end) {
             self.now = next.at;
             self.happen(next.event);
         }
-        (self.tape, self.network)
+        (self.tape, self.network, self.scrapes)
     }
 
     fn happen(&mut self, event: Event) {
@@ -133,7 +148,14 @@ impl<'d> World<'d> {
                     self.prober(group);
                 }
             }
+            Event::Scraped => self.scrape(),
         }
+    }
+
+    fn scrape(&mut self) {
+        let Some(every) = self.scrape_every.filter(|_| self.since() <= self.scenario.length) else { return };
+        self.scrapes.push(self.node.metrics(self.now));
+        self.at(self.now + every, Event::Scraped);
     }
 
     //------------ Clients -------------------------------------------------------------------------------------------
@@ -256,6 +278,30 @@ fresh = 0.0
         assert_eq!(first, asked(play(TEXT, "[groups.default]\nprimary = [\"192.0.2.1\"]\n")));
         assert_eq!(first, asked(play(&TEXT.replace("silent", "servfail"), "")));
         assert_ne!(first, asked(play(&TEXT.replace("title", "seed = 2\ntitle"), "")));
+    }
+
+    #[test]
+    fn the_metrics_say_what_clients_got_and_looking_at_them_changes_nothing() {
+        let (scenario, config) = (parse("x", TEXT).unwrap(), Config::default());
+        let stage = Stage::new("x", &config);
+        let (tape, _, scrapes) = World::new(&scenario, &stage).unwrap().scraped(Duration::from_secs(15)).run();
+        assert_eq!(scrapes.len(), 5, "at the beginning, and every 15 s to the end");
+        let seen = |t: &Tape| t.asked.iter().map(|a| (a.at, a.took, a.got)).collect::<Vec<_>>();
+        assert_eq!(seen(&tape), seen(&play(TEXT, "")));
+        // The outage is from 20 s to 40 s.
+        let (text, at) = (&scrapes[3], Duration::from_secs(45));
+        let sum = |source: &str| -> usize {
+            let prefix = format!("evenkeel_answers_total{{source=\"{source}\"");
+            let lines = text.lines().filter(|l| l.starts_with(&prefix));
+            lines.map(|l| l.rsplit(' ').next().unwrap().parse::<usize>().unwrap()).sum()
+        };
+        let got = |what: Got| tape.asked.iter().filter(|a| a.at + a.took <= at && a.got == what).count();
+        assert_eq!(sum("stale"), got(Got::Stale));
+        assert_eq!(sum("failed"), got(Got::Failed));
+        assert_eq!(sum("fresh") + sum("upstream"), got(Got::Fresh));
+        assert!(["failed", "upstream", "fresh"].iter().all(|source| sum(source) > 0), "{text}");
+        let down = "evenkeel_upstream_state{group=\"default\",server=\"192.0.2.251:53\",state=\"down\"} 1";
+        assert!(scrapes[2].lines().any(|l| l == down), "{}", scrapes[2]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! [`event`] is every fact that is worth a line, [`log`] where the lines go, [`metrics`] what is counted, [`status`]
 //! how things stand, [`admin`] the HTTP listener that shows all of it, [`liveness`] the question whether this process
-//! still answers, [`process`] what the kernel knows of it.
+//! still answers, [`process`] what the kernel knows of it, [`standing`] how a group stands.
 
 pub mod admin;
 pub mod control;
@@ -11,6 +11,7 @@ pub mod liveness;
 pub mod log;
 pub mod metrics;
 pub mod process;
+pub mod standing;
 pub mod status;
 
 use std::net::SocketAddr;

@@ -15,6 +15,7 @@ mod forward;
 mod guard;
 mod neighbours;
 mod network;
+mod observed;
 mod outage;
 mod process;
 mod restart;
