@@ -3,10 +3,11 @@
 //! Pure. Status and explanations are JSON whose fields grow with the program. The few that this file knows are laid
 //! out; every other one is shown by its name, so that nothing that the process says is lost.
 //!
-//! Of a status it knows `version`, `uptime_seconds`, `listen[]`, `groups[{name, tier_in_use, belief,
+//! Of a status it knows `version`, `summary{sentence, more[]}`, `uptime_seconds`, `listen[]`, `groups[{name, tier_in_use, belief,
 //! servers[{name, address, tier, state, reason, latency_ms}]}]`, `canaries[]`, `cache{bytes, max_bytes, entries}`,
 //! `snapshot{written_unix, entries, bytes, restored, left_out, reading}`,
-//! `config{file, hash, age_seconds, fallback, needs_restart[]}`, `events[{level, text, unix}]` and `warnings[]`.
+//! `config{file, hash, age_seconds, fallback,
+//! needs_restart[], keys[{key, value, by}]}`, `events[{level, text, unix}]` and `warnings[]`.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -26,6 +27,11 @@ pub fn status(status: &Value) -> String {
         let _ = write!(out, ", up {}", age(uptime));
     }
     out.push('\n');
+    if let Some(Value::Object(summary)) = fields.remove("summary") {
+        write_summary(summary, &mut out);
+    }
+    // What `--json` has for programs, and the charts of the page.
+    ["status_version", "history", "answers"].iter().for_each(|known| drop(fields.remove(*known)));
     for warning in list(fields.remove("warnings")) {
         let _ = writeln!(out, "warning   {}", one_line(&warning));
     }
@@ -59,6 +65,14 @@ pub fn status(status: &Value) -> String {
         write_event(event, &mut out);
     }
     out
+}
+
+fn write_summary(mut summary: Map<String, Value>, out: &mut String) {
+    let mut label = "health";
+    for sentence in list(summary.remove("sentence")).into_iter().chain(list(summary.remove("more"))) {
+        let _ = writeln!(out, "{label:8}  {}", one_line(&sentence));
+        label = "";
+    }
 }
 
 fn write_event(event: &Value, out: &mut String) {
@@ -118,6 +132,12 @@ fn write_config(mut config: Map<String, Value>, out: &mut String) {
     out.push('\n');
     if config.remove("fallback") == Some(Value::Bool(true)) {
         out.push_str("          the file is refused; this is the last accepted copy of it\n");
+    }
+    for key in list(config.remove("keys")) {
+        let field = |name: &str| key.get(name).map_or_else(String::new, scalar);
+        if field("by") != "default" {
+            let _ = writeln!(out, "          {} = {}", field("key"), field("value"));
+        }
     }
     for key in list(config.remove("needs_restart")) {
         let _ = writeln!(out, "          {} was changed and needs a restart", scalar(&key));

@@ -1,5 +1,6 @@
 //! What the running process says of itself: status, explanations, and what it does when told.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -11,12 +12,16 @@ use crate::cache::entry::{Data, Entry};
 use crate::cache::freshness::Standing;
 use crate::cache::key::Question;
 use crate::clock::{self, Moment};
+use crate::config::effective;
 use crate::observe::control::server::{Controlled, Flush, Reloading};
 use crate::observe::event::{self, Event};
+use crate::observe::history::{self, HistoryStatus, ServerSample};
+use crate::observe::metrics::Source;
 use crate::observe::status::{
     CacheStatus, ConfigStatus, FreezeStatus, Gather, GroupStatus, GuardStatus, HoldStatus, ListenStatus, Questions,
-    ServerStatus, Snapshot,
+    Returns, STATUS_VERSION, ServerStatus, Snapshot,
 };
+use crate::observe::summary::{self, Summary};
 use crate::resolve::patience::{self, Circumstances};
 use crate::resolve::vet::Fault;
 use crate::serve::GroupPolicy;
@@ -52,12 +57,19 @@ impl Gather for Running {
             let refused = s.refused.iter().map(|why| format!("{} was not read at start: {why}", s.file));
             warnings.extend(refused.chain(s.failing.iter().map(|why| format!("{} is not written: {why}", s.file))));
         }
-        let groups: Vec<GroupStatus> = changing.placed.iter().map(|p| group_status(p, now)).collect();
+        let groups: Vec<GroupStatus> = changing.placed.iter().map(|p| group_status(p, now, wall.0)).collect();
         for group in groups.iter().filter(|g| g.servers.is_empty()) {
             warnings.push(format!("group {} has no upstream", group.name));
         }
-        Snapshot {
+        let totals = self.meters.totals();
+        let mut snapshot = Snapshot {
+            status_version: STATUS_VERSION,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            summary: Summary::default(),
+            host: self.host.clone(),
+            pid: std::process::id(),
+            answers: Source::ALL.into_iter().map(|of| (of.word(), totals.answers[of as usize])).collect(),
+            last_minute: self.history.last_minute(totals, now),
             uptime_seconds: uptime,
             started_unix: self.started_wall.0,
             ready: self.ready.load(Ordering::Relaxed),
@@ -89,12 +101,47 @@ impl Gather for Running {
                     .into_iter()
                     .map(str::to_owned)
                     .collect(),
+                keys: Vec::new(),
             },
             tcp_connections: lock(&self.connections).as_ref().map_or(0, |c| c.open() as u64),
             udp_receive_drops: lock(&self.readings).as_ref().map_or(0, |r| r.counts().receive_drops),
             log_dropped: self.log.dropped(),
             warnings,
             events: event::recent(),
+            history: None,
+        };
+        snapshot.summary = summary::of(&snapshot);
+        snapshot
+    }
+
+    fn history(&self) -> HistoryStatus {
+        self.history.shown(clock::now(), clock::wall().0)
+    }
+}
+
+impl Running {
+    /// Takes a sample of the last hour again and again.
+    pub(super) async fn keep_history(self: Arc<Self>) {
+        let mut turns = tokio::time::interval(history::EVERY);
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // The first turn is at once, and nothing has been answered yet.
+        turns.tick().await;
+        loop {
+            turns.tick().await;
+            let placed = self.changing().placed.clone();
+            let mut samples = Vec::new();
+            for placed in &placed {
+                placed.cell.with(|g| {
+                    samples.extend(g.servers().iter().map(|s| ServerSample {
+                        group: placed.name.clone(),
+                        server: s.settings.name.clone(),
+                        tier_in_use: g.tier_in_use() as u8 + 1,
+                        latency: Some(s.latency().p50()).filter(|p50| !p50.is_zero()),
+                        state: s.state().0,
+                    }));
+                });
+            }
+            self.history.sample(self.meters.totals(), &samples, clock::now());
         }
     }
 }
@@ -104,33 +151,39 @@ fn millis(d: Duration) -> f64 {
     d.as_micros() as f64 / 1e3
 }
 
-fn group_status(placed: &Placed, now: Moment) -> GroupStatus {
+fn group_status(placed: &Placed, now: Moment, wall: i64) -> GroupStatus {
     let cell = &placed.cell;
     cell.with(|g| GroupStatus {
         name: placed.name.clone(),
         zones: g.settings().zones.iter().map(Name::to_string).collect(),
         tier_in_use: if g.servers().is_empty() { 0 } else { g.tier_in_use() as u8 + 1 },
+        returns: g
+            .returns(now)
+            .map(|(tier, at)| Returns { tier: tier as u8 + 1, in_seconds: now.until(at).as_secs() }),
         belief: g.belief().word(),
         patience_ms: millis(g.patience()),
         in_flight: g.bulkhead().in_flight().into(),
         in_flight_max: g.settings().in_flight_max.into(),
-        servers: (0..g.servers().len()).map(|i| server_status(g, cell.faults(ServerId(i as u16)), i, now)).collect(),
+        servers: (0..g.servers().len())
+            .map(|i| server_status(g, cell.faults(ServerId(i as u16)), i, (now, wall)))
+            .collect(),
         budget_denied: g.budget_denied(),
         bulkhead_rejected: g.bulkhead().rejected().map(|(bound, n)| (bound.word(), n)).into(),
         tier_shifts: [tier::Why::Unfit, tier::Why::Held].map(|why| (why.word(), g.shifts()[why as usize])).into(),
     })
 }
 
-fn server_status(g: &Group, faults: [u64; Fault::ALL.len()], index: usize, now: Moment) -> ServerStatus {
+fn server_status(
+    g: &Group,
+    faults: [u64; Fault::ALL.len()],
+    index: usize,
+    (now, wall): (Moment, i64),
+) -> ServerStatus {
     let id = ServerId(index as u16);
     let s = g.server(id);
     let (state, reason) = s.state();
     let reason =
         if g.is_suspected(id) { "says of many names that they are gone; others still have them" } else { reason };
-    let reason = match s.answered_at() {
-        Some(at) => format!("{reason}; last answer {} s ago", now.since(at).as_secs()),
-        None => reason.to_owned(),
-    };
     let [first, retry, hedge, probe, refresh] = *s.asked();
     ServerStatus {
         name: s.settings.name.clone(),
@@ -138,7 +191,9 @@ fn server_status(g: &Group, faults: [u64; Fault::ALL.len()], index: usize, now: 
         protocol: s.settings.protocol.to_string(),
         tier: s.tier as u8 + 1,
         state,
-        reason,
+        reason: reason.to_owned(),
+        since_unix: s.unfit_since().map(|at| wall.saturating_sub_unsigned(now.since(at).as_secs())),
+        last_answer_seconds: s.answered_at().map(|at| now.since(at).as_secs()),
         latency_ms: (s.latency().p50() > Duration::ZERO).then(|| millis(s.latency().p50())),
         hedge_ms: Some(millis(g.hedge_after(id))),
         questions: Questions { first, retry, hedge, probe, refresh },
@@ -148,7 +203,13 @@ fn server_status(g: &Group, faults: [u64; Fault::ALL.len()], index: usize, now: 
 
 impl Controlled for Running {
     fn status(&self) -> Value {
-        serde_json::to_value(self.gather()).unwrap_or(Value::Null)
+        let mut snapshot = self.gather();
+        snapshot.history = Some(self.history());
+        snapshot.config.keys = {
+            let changing = self.changing();
+            effective(&changing.loaded.text, &self.source.sets)
+        };
+        serde_json::to_value(snapshot).unwrap_or(Value::Null)
     }
 
     fn explain(&self, name: &Name, qtype: u16) -> Result<Value, String> {
