@@ -376,7 +376,7 @@ mod tests {
             (
                 3,
                 "healthy",
-                vec![(1, "down probes failed", 9), (1, "loops leads back", 0), (1, silent, 0), (3, "fit", 0)],
+                vec![(1, "down probes failed", 9), (1, "loops leads back", 30), (1, silent, 12), (3, "fit", 0)],
                 Watch,
                 "All 3 primaries have been unfit for 9 s; the tertiary answers.",
             ),

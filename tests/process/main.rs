@@ -16,6 +16,7 @@ mod guard;
 mod neighbours;
 mod network;
 mod outage;
+mod page;
 mod process;
 mod restart;
 mod stale;

@@ -1,4 +1,4 @@
-//! The programs of others: dig, kdig, NSD, unbound, ip, unshare.
+//! The programs of others: dig, kdig, NSD, unbound, ip, unshare, Chromium and its driver.
 //!
 //! Where one is not installed, the tests that need it say so and are skipped; with EVENKEEL_REQUIRE_PEERS=1, as in CI,
 //! they fail instead. NSD and unbound run as the user of the tests, in a directory of their own, without chroot.
@@ -27,6 +27,8 @@ pub enum Peer {
     Unbound,
     Ip,
     Unshare,
+    Chromium,
+    Chromedriver,
 }
 
 impl Peer {
@@ -38,6 +40,8 @@ impl Peer {
             Peer::Unbound => "unbound",
             Peer::Ip => "ip",
             Peer::Unshare => "unshare",
+            Peer::Chromium => "chromium",
+            Peer::Chromedriver => "chromedriver",
         }
     }
 
