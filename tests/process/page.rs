@@ -143,6 +143,44 @@ fn what_the_status_says_is_never_markup() {
     assert!(browser.value("document.title").as_str().unwrap().starts_with("evenkeel"), "{}", daemon.log());
 }
 
+// What a program may rely on stands in packaging/status.md, and nothing else is said.
+#[test]
+fn every_field_of_the_status_stands_in_its_page() {
+    fn walk(value: &serde_json::Value, found: &mut std::collections::BTreeSet<String>) {
+        match value {
+            serde_json::Value::Object(fields) => fields.iter().for_each(|(name, value)| {
+                // Counts by a word: the words are those of metrics.
+                if !["bulkhead_rejected", "tier_shifts", "failures"].contains(&name.as_str()) {
+                    walk(value, found);
+                }
+                found.insert(name.clone());
+            }),
+            serde_json::Value::Array(items) => items.iter().for_each(|item| walk(item, found)),
+            _ => {}
+        }
+    }
+    let _busy = busy();
+    let upstream = Upstream::new(Zone::new("."));
+    let more = "[[canary]]\nname = \"www.test\"\n[[guard]]\nnames = [\"*.test\"]\n";
+    let daemon = Daemon::start(&tiers(&[&[upstream.address()]], more));
+    assert_eq!(daemon.command(&["freeze"]).code, Some(0));
+    let said = daemon.command(&["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/status.md")).unwrap();
+    assert!(page.contains(&format!("version {} of it", status["status_version"])));
+    let mut found = std::collections::BTreeSet::new();
+    walk(&status, &mut found);
+    assert!(found.len() > 80, "{found:?}");
+    for name in &found {
+        assert!(page.contains(&format!("`{name}`")), "{name} does not stand in packaging/status.md");
+    }
+    let keys = status["config"]["keys"].as_array().unwrap();
+    assert!(keys.iter().any(|k| k["key"] == "groups.default.primary" && k["by"] == "file"), "{keys:?}");
+    let over_http: serde_json::Value = serde_json::from_str(&daemon.get("/status").1).unwrap();
+    assert_eq!(over_http["config"]["keys"], serde_json::json!([]));
+    assert!(over_http["history"].is_object());
+}
+
 /// Ends the asking also where the test fails.
 struct Ends<'a>(&'a AtomicBool);
 
