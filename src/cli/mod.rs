@@ -9,6 +9,7 @@ mod ask;
 mod drill;
 pub mod render;
 mod start;
+mod top;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -94,6 +95,8 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// The status, live in the terminal; q quits
+    Top,
     /// Apply the configuration file as it is now; a bad one is refused whole
     Reload,
     /// Let go of cached answers
@@ -207,6 +210,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Check { file, sets } => check(&ConfigSource { file, sets: sets.sets }),
         Command::Explain { name, qtype, json } => ask::explain(socket.as_deref(), &name, &qtype, json),
         Command::Status { json, check } => ask::status(socket.as_deref(), json, check),
+        Command::Top => top::top(socket.as_deref()),
         Command::Reload => ask::reload(socket.as_deref()),
         Command::Flush(FlushArguments { name, zone, .. }) => {
             let what = match (name, zone) {
@@ -346,6 +350,7 @@ mod tests {
             ("evenkeel explain", false),
             ("evenkeel status --check", true),
             ("evenkeel status --json --check", false),
+            ("evenkeel top", true),
             ("evenkeel flush example.org", true),
             ("evenkeel flush --zone example.org", true),
             ("evenkeel flush --all", true),

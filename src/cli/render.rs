@@ -77,9 +77,14 @@ fn write_summary(mut summary: Map<String, Value>, out: &mut String) {
 
 fn write_event(event: &Value, out: &mut String) {
     let field = |name: &str| event.get(name).map_or_else(String::new, scalar);
-    let seconds = event.get("unix").and_then(Value::as_u64).unwrap_or(0) % 86_400;
-    let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let _ = writeln!(out, "event     {h:02}:{m:02}:{s:02}Z {:5} {}", field("level"), field("text"));
+    let at = clock(event.get("unix").and_then(Value::as_u64).unwrap_or(0));
+    let _ = writeln!(out, "event     {at} {:5} {}", field("level"), field("text"));
+}
+
+/// The time of the day in UTC.
+pub(super) fn clock(unix: u64) -> String {
+    let seconds = unix % 86_400;
+    format!("{:02}:{:02}:{:02}Z", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
 fn write_canary(canary: Value, out: &mut String) {
@@ -287,7 +292,7 @@ fn one_line(value: &Value) -> String {
 }
 
 /// A value in itself. Control characters are escaped: what a terminal would obey may come from the network.
-fn scalar(value: &Value) -> String {
+pub(super) fn scalar(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::Bool(yes) => (if *yes { "yes" } else { "no" }).to_owned(),
@@ -299,7 +304,7 @@ fn scalar(value: &Value) -> String {
 }
 
 /// A span of whole seconds, in its two largest units.
-fn age(seconds: u64) -> String {
+pub(super) fn age(seconds: u64) -> String {
     let unit = [86_400, 3600, 60, 1].into_iter().find(|unit| seconds >= *unit).unwrap_or(1);
     let large = seconds / unit * unit;
     let next = match unit {
