@@ -6,6 +6,7 @@
 //! permission), 4 no running process could be reached.
 
 mod ask;
+mod bundle;
 mod drill;
 pub mod render;
 mod start;
@@ -97,6 +98,15 @@ enum Command {
     },
     /// The status, live in the terminal; q quits
     Top,
+    /// One file for a bug report: status, metrics, configuration, events, system; secrets blanked
+    SupportBundle {
+        /// The file, a tar.gz; none is written over
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: Option<PathBuf>,
+        /// The configuration, where the process does not answer
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        config: Option<PathBuf>,
+    },
     /// Apply the configuration file as it is now; a bad one is refused whole
     Reload,
     /// Let go of cached answers
@@ -211,6 +221,9 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Explain { name, qtype, json } => ask::explain(socket.as_deref(), &name, &qtype, json),
         Command::Status { json, check } => ask::status(socket.as_deref(), json, check),
         Command::Top => top::top(socket.as_deref()),
+        Command::SupportBundle { file, config } => {
+            bundle::bundle(socket.as_deref(), file, &ConfigSource { file: config, sets: Vec::new() })
+        }
         Command::Reload => ask::reload(socket.as_deref()),
         Command::Flush(FlushArguments { name, zone, .. }) => {
             let what = match (name, zone) {

@@ -19,7 +19,7 @@ use crate::observe::history::{self, HistoryStatus, ServerSample};
 use crate::observe::metrics::Source;
 use crate::observe::status::{
     CacheStatus, ConfigStatus, FreezeStatus, Gather, GroupStatus, GuardStatus, HoldStatus, ListenStatus, Questions,
-    Returns, STATUS_VERSION, ServerStatus, Snapshot,
+    Returns, STATUS_VERSION, ServerStatus, Snapshot, for_each_text,
 };
 use crate::observe::summary::{self, Summary};
 use crate::resolve::patience::{self, Circumstances};
@@ -146,6 +146,9 @@ impl Running {
     }
 }
 
+/// What `${NAME}` was expanded to is blanked in a bundle from so many bytes on.
+const EXPANSION_BYTES_MIN: usize = 4;
+
 /// In milliseconds, to the microsecond.
 fn millis(d: Duration) -> f64 {
     d.as_micros() as f64 / 1e3
@@ -210,6 +213,22 @@ impl Controlled for Running {
             effective(&changing.loaded.text, &self.source.sets)
         };
         serde_json::to_value(snapshot).unwrap_or(Value::Null)
+    }
+
+    fn bundle(&self) -> Value {
+        let expanded = self.changing().loaded.expanded.clone();
+        let mut status = self.status();
+        let mut metrics = self.meters.render(&self.gather());
+        let mut blanked = Vec::new();
+        for (name, value) in expanded {
+            // A shorter one is no secret, and would take half of the text with it.
+            if value.len() >= EXPANSION_BYTES_MIN {
+                for_each_text(&mut status, &|text| text.replace(&value, &format!("${{{name}}}")));
+                metrics = metrics.replace(&value, &format!("${{{name}}}"));
+                blanked.push(name);
+            }
+        }
+        json!({ "status": status, "metrics": metrics, "blanked": blanked })
     }
 
     fn explain(&self, name: &Name, qtype: u16) -> Result<Value, String> {

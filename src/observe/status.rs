@@ -303,6 +303,16 @@ impl Snapshot {
     }
 }
 
+/// Changes every text in a status, and no name of a field.
+pub fn for_each_text(value: &mut Value, change: &dyn Fn(&str) -> String) {
+    match value {
+        Value::String(text) => *text = change(text),
+        Value::Array(items) => items.iter_mut().for_each(|item| for_each_text(item, change)),
+        Value::Object(fields) => fields.values_mut().for_each(|value| for_each_text(value, change)),
+        _ => {}
+    }
+}
+
 /// A status as JSON for people and programs: objects over several lines, a list of numbers or words on one.
 pub fn pretty(status: &Value) -> String {
     let mut out = String::new();

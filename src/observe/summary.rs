@@ -497,7 +497,8 @@ mod tests {
             reason: "NXDOMAIN".into(),
             ..Default::default()
         };
-        let cases: [(&str, &dyn Fn(&mut Snapshot)); 6] = [
+        type Change<'a> = &'a dyn Fn(&mut Snapshot);
+        let cases: [(&str, Change<'_>); 6] = [
             ("This process is ending; what is asked is still answered.", &|s| s.ready = false),
             ("Frozen for 5 min more: nothing good is given up.", &|s| {
                 s.frozen = Some(FreezeStatus { since_unix: NOW, left_seconds: 300 });
