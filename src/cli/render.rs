@@ -3,11 +3,11 @@
 //! Pure. Status and explanations are JSON whose fields grow with the program. The few that this file knows are laid
 //! out; every other one is shown by its name, so that nothing that the process says is lost.
 //!
-//! Of a status it knows `version`, `summary{sentence, more[]}`, `uptime_seconds`, `listen[]`, `groups[{name, tier_in_use, belief,
-//! servers[{name, address, tier, state, reason, latency_ms}]}]`, `canaries[]`, `cache{bytes, max_bytes, entries}`,
-//! `snapshot{written_unix, entries, bytes, restored, left_out, reading}`,
-//! `config{file, hash, age_seconds, fallback,
-//! needs_restart[], keys[{key, value, by}]}`, `events[{level, text, unix}]` and `warnings[]`.
+//! Of a status it knows `version`, `summary{sentence, more[]}`, `uptime_seconds`, `listen[]`, `groups[{name,
+//! tier_in_use, belief, servers[{name, address, tier, state, reason, latency_ms}]}]`, `canaries[]`, `cache{bytes,
+//! max_bytes, entries}`, `snapshot{written_unix, entries, bytes, restored, left_out, reading}`, `config{file, hash,
+//! age_seconds, fallback, needs_restart[], keys[{key, value, by}]}`, `events[{level, text, unix}]` and
+//! `warnings[]`.
 
 use std::fmt::Write;
 use std::time::Duration;
