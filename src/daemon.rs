@@ -44,6 +44,7 @@ use crate::listen::{self, socket, tcp, udp};
 use crate::observe::admin::{self, Admin};
 use crate::observe::control::{self, server as control_server};
 use crate::observe::event::{Event, report};
+use crate::observe::history::History;
 use crate::observe::liveness::OwnListeners;
 use crate::observe::log::{self, Log};
 use crate::observe::metrics::Meters;
@@ -127,6 +128,10 @@ pub(crate) struct Running {
     readings: Mutex<Option<Readings>>,
     connections: Mutex<Option<Connections>>,
     log: Arc<Log>,
+    meters: Arc<Meters>,
+    history: History,
+    /// The machine's name.
+    host: String,
     /// None where there is no state directory.
     snapshotter: Option<Arc<Snapshotter>>,
 }
@@ -225,6 +230,10 @@ pub fn run(start: Start) -> Result<(), Fatal> {
         readings: Mutex::new(None),
         connections: Mutex::new(None),
         log,
+        meters: meters.clone(),
+        history: History::new(clock::now()),
+        host: std::fs::read_to_string("/proc/sys/kernel/hostname")
+            .map_or_else(|_| String::new(), |h| h.trim().into()),
         snapshotter,
     });
     running.place(placed, &runtime);
@@ -557,6 +566,7 @@ impl Running {
             }
         });
         self.canaries.place(&config.canaries);
+        tokio::spawn(self.clone().keep_history());
         tokio::spawn(self.clone().look_around(watch));
         let running = self.clone();
         tokio::spawn(network::run(move |change| running.on_network_change(change)));

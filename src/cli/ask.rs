@@ -14,7 +14,7 @@ use crate::wire::Name;
 pub(super) fn status(socket: Option<&Path>, json: bool, check: bool) -> u8 {
     match ask(socket, &Request::Status) {
         Ok(_) if check => EXIT_FINE,
-        Ok(status) if json => print(&pretty(&status)),
+        Ok(status) if json => print(&crate::observe::status::pretty(&status)),
         Ok(status) => print(&render::status(&status)),
         Err(error) if check => exit_code(&error),
         Err(error) => fail(&error),

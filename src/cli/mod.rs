@@ -6,9 +6,11 @@
 //! permission), 4 no running process could be reached.
 
 mod ask;
+mod bundle;
 mod drill;
 pub mod render;
 mod start;
+mod top;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -93,6 +95,17 @@ enum Command {
         /// Exit code only: 0 where the process answers, whatever state its upstreams are in; 4 where it does not
         #[arg(long)]
         check: bool,
+    },
+    /// The status, live in the terminal; q quits
+    Top,
+    /// One file for a bug report: status, metrics, configuration, events, system; secrets blanked
+    SupportBundle {
+        /// The file, a tar.gz; none is written over
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: Option<PathBuf>,
+        /// The configuration, where the process does not answer
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        config: Option<PathBuf>,
     },
     /// Apply the configuration file as it is now; a bad one is refused whole
     Reload,
@@ -211,6 +224,10 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Check { file, sets } => check(&ConfigSource { file, sets: sets.sets }),
         Command::Explain { name, qtype, json } => ask::explain(socket.as_deref(), &name, &qtype, json),
         Command::Status { json, check } => ask::status(socket.as_deref(), json, check),
+        Command::Top => top::top(socket.as_deref()),
+        Command::SupportBundle { file, config } => {
+            bundle::bundle(socket.as_deref(), file, &ConfigSource { file: config, sets: Vec::new() })
+        }
         Command::Reload => ask::reload(socket.as_deref()),
         Command::Flush(FlushArguments { name, zone, .. }) => {
             let what = match (name, zone) {
@@ -358,6 +375,7 @@ mod tests {
             ("evenkeel explain", false),
             ("evenkeel status --check", true),
             ("evenkeel status --json --check", false),
+            ("evenkeel top", true),
             ("evenkeel flush example.org", true),
             ("evenkeel flush --zone example.org", true),
             ("evenkeel flush --all", true),

@@ -3,10 +3,11 @@
 //! Pure. Status and explanations are JSON whose fields grow with the program. The few that this file knows are laid
 //! out; every other one is shown by its name, so that nothing that the process says is lost.
 //!
-//! Of a status it knows `version`, `uptime_seconds`, `listen[]`, `groups[{name, tier_in_use, belief,
-//! servers[{name, address, tier, state, reason, latency_ms}]}]`, `canaries[]`, `cache{bytes, max_bytes, entries}`,
-//! `snapshot{written_unix, entries, bytes, restored, left_out, reading}`,
-//! `config{file, hash, age_seconds, fallback, needs_restart[]}`, `events[{level, text, unix}]` and `warnings[]`.
+//! Of a status it knows `version`, `summary{sentence, more[]}`, `uptime_seconds`, `listen[]`, `groups[{name,
+//! tier_in_use, belief, servers[{name, address, tier, state, reason, latency_ms}]}]`, `canaries[]`, `cache{bytes,
+//! max_bytes, entries}`, `snapshot{written_unix, entries, bytes, restored, left_out, reading}`, `config{file, hash,
+//! age_seconds, fallback, needs_restart[], keys[{key, value, by}]}`, `events[{level, text, unix}]` and
+//! `warnings[]`.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -26,6 +27,11 @@ pub fn status(status: &Value) -> String {
         let _ = write!(out, ", up {}", age(uptime));
     }
     out.push('\n');
+    if let Some(Value::Object(summary)) = fields.remove("summary") {
+        write_summary(summary, &mut out);
+    }
+    // What `--json` has for programs, and the charts of the page.
+    ["status_version", "history", "answers"].iter().for_each(|known| drop(fields.remove(*known)));
     for warning in list(fields.remove("warnings")) {
         let _ = writeln!(out, "warning   {}", one_line(&warning));
     }
@@ -61,11 +67,24 @@ pub fn status(status: &Value) -> String {
     out
 }
 
+fn write_summary(mut summary: Map<String, Value>, out: &mut String) {
+    let mut label = "health";
+    for sentence in list(summary.remove("sentence")).into_iter().chain(list(summary.remove("more"))) {
+        let _ = writeln!(out, "{label:8}  {}", one_line(&sentence));
+        label = "";
+    }
+}
+
 fn write_event(event: &Value, out: &mut String) {
     let field = |name: &str| event.get(name).map_or_else(String::new, scalar);
-    let seconds = event.get("unix").and_then(Value::as_u64).unwrap_or(0) % 86_400;
-    let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let _ = writeln!(out, "event     {h:02}:{m:02}:{s:02}Z {:5} {}", field("level"), field("text"));
+    let at = clock(event.get("unix").and_then(Value::as_u64).unwrap_or(0));
+    let _ = writeln!(out, "event     {at} {:5} {}", field("level"), field("text"));
+}
+
+/// The time of the day in UTC.
+pub(super) fn clock(unix: u64) -> String {
+    let seconds = unix % 86_400;
+    format!("{:02}:{:02}:{:02}Z", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
 fn write_canary(canary: Value, out: &mut String) {
@@ -118,6 +137,12 @@ fn write_config(mut config: Map<String, Value>, out: &mut String) {
     out.push('\n');
     if config.remove("fallback") == Some(Value::Bool(true)) {
         out.push_str("          the file is refused; this is the last accepted copy of it\n");
+    }
+    for key in list(config.remove("keys")) {
+        let field = |name: &str| key.get(name).map_or_else(String::new, scalar);
+        if field("by") != "default" {
+            let _ = writeln!(out, "          {} = {}", field("key"), field("value"));
+        }
     }
     for key in list(config.remove("needs_restart")) {
         let _ = writeln!(out, "          {} was changed and needs a restart", scalar(&key));
@@ -267,7 +292,7 @@ fn one_line(value: &Value) -> String {
 }
 
 /// A value in itself. Control characters are escaped: what a terminal would obey may come from the network.
-fn scalar(value: &Value) -> String {
+pub(super) fn scalar(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::Bool(yes) => (if *yes { "yes" } else { "no" }).to_owned(),
@@ -279,7 +304,7 @@ fn scalar(value: &Value) -> String {
 }
 
 /// A span of whole seconds, in its two largest units.
-fn age(seconds: u64) -> String {
+pub(super) fn age(seconds: u64) -> String {
     let unit = [86_400, 3600, 60, 1].into_iter().find(|unit| seconds >= *unit).unwrap_or(1);
     let large = seconds / unit * unit;
     let next = match unit {

@@ -15,6 +15,7 @@
 //! elsewhere than in RULES.md, and why.
 
 pub(crate) mod document;
+mod effective;
 mod group;
 pub mod human;
 pub(crate) mod key;
@@ -43,6 +44,7 @@ use self::key::{Keys, Part, REPORTED_MAX, Reader, set_defaults};
 use self::keys::{Draft, Seen};
 use self::mistake::Places;
 
+pub use self::effective::{Said, effective};
 pub use self::local::record_type;
 pub use self::mistake::{Mistake, Place, Warning};
 pub use self::text::default_text;

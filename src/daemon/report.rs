@@ -1,5 +1,6 @@
 //! What the running process says of itself: status, explanations, and what it does when told.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -11,11 +12,16 @@ use crate::cache::entry::{Data, Entry};
 use crate::cache::freshness::Standing;
 use crate::cache::key::Question;
 use crate::clock::{self, Moment};
+use crate::config::effective;
 use crate::observe::control::server::{Controlled, Flush, Reloading};
 use crate::observe::event::{self, Event};
+use crate::observe::history::{self, HistoryStatus, ServerSample};
+use crate::observe::metrics::Source;
 use crate::observe::status::{
-    CacheStatus, ConfigStatus, FreezeStatus, Gather, GroupStatus, GuardStatus, HoldStatus, ListenStatus, Snapshot,
+    CacheStatus, ConfigStatus, FreezeStatus, Gather, GroupStatus, GuardStatus, HoldStatus, ListenStatus,
+    STATUS_VERSION, Snapshot, for_each_text,
 };
+use crate::observe::summary::{self, Summary};
 use crate::resolve::patience::{self, Circumstances};
 use crate::serve::GroupPolicy;
 use crate::upkeep::system;
@@ -49,13 +55,21 @@ impl Gather for Running {
             let refused = s.refused.iter().map(|why| format!("{} was not read at start: {why}", s.file));
             warnings.extend(refused.chain(s.failing.iter().map(|why| format!("{} is not written: {why}", s.file))));
         }
-        let stands = |p: &Placed| p.cell.with(|group| GroupStatus::of(&p.name, group, |id| p.cell.faults(id), now));
+        let stands =
+            |p: &Placed| p.cell.with(|group| GroupStatus::of(&p.name, group, |id| p.cell.faults(id), (now, wall.0)));
         let groups: Vec<GroupStatus> = changing.placed.iter().map(stands).collect();
         for group in groups.iter().filter(|g| g.servers.is_empty()) {
             warnings.push(format!("group {} has no upstream", group.name));
         }
-        Snapshot {
+        let totals = self.meters.totals();
+        let mut snapshot = Snapshot {
+            status_version: STATUS_VERSION,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            summary: Summary::default(),
+            host: self.host.clone(),
+            pid: std::process::id(),
+            answers: Source::ALL.into_iter().map(|of| (of.word(), totals.answers[of as usize])).collect(),
+            last_minute: self.history.last_minute(totals, now),
             uptime_seconds: uptime,
             started_unix: self.started_wall.0,
             ready: self.ready.load(Ordering::Relaxed),
@@ -87,19 +101,79 @@ impl Gather for Running {
                     .into_iter()
                     .map(str::to_owned)
                     .collect(),
+                keys: Vec::new(),
             },
             tcp_connections: lock(&self.connections).as_ref().map_or(0, |c| c.open() as u64),
             udp_receive_drops: lock(&self.readings).as_ref().map_or(0, |r| r.counts().receive_drops),
             log_dropped: self.log.dropped(),
             warnings,
             events: event::recent(),
+            history: None,
+        };
+        snapshot.summary = summary::of(&snapshot);
+        snapshot
+    }
+
+    fn history(&self) -> HistoryStatus {
+        self.history.shown(clock::now(), clock::wall().0)
+    }
+}
+
+impl Running {
+    /// Takes a sample of the last hour again and again.
+    pub(super) async fn keep_history(self: Arc<Self>) {
+        let mut turns = tokio::time::interval(history::EVERY);
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // The first turn is at once, and nothing has been answered yet.
+        turns.tick().await;
+        loop {
+            turns.tick().await;
+            let placed = self.changing().placed.clone();
+            let mut samples = Vec::new();
+            for placed in &placed {
+                placed.cell.with(|g| {
+                    samples.extend(g.servers().iter().map(|s| ServerSample {
+                        group: placed.name.clone(),
+                        server: s.settings.name.clone(),
+                        tier_in_use: g.tier_in_use() as u8 + 1,
+                        latency: Some(s.latency().p50()).filter(|p50| !p50.is_zero()),
+                        state: s.state().0,
+                    }));
+                });
+            }
+            self.history.sample(self.meters.totals(), &samples, clock::now());
         }
     }
 }
 
+/// What `${NAME}` was expanded to is blanked in a bundle from so many bytes on.
+const EXPANSION_BYTES_MIN: usize = 4;
+
 impl Controlled for Running {
     fn status(&self) -> Value {
-        serde_json::to_value(self.gather()).unwrap_or(Value::Null)
+        let mut snapshot = self.gather();
+        snapshot.history = Some(self.history());
+        snapshot.config.keys = {
+            let changing = self.changing();
+            effective(&changing.loaded.text, &self.source.sets)
+        };
+        serde_json::to_value(snapshot).unwrap_or(Value::Null)
+    }
+
+    fn bundle(&self) -> Value {
+        let expanded = self.changing().loaded.expanded.clone();
+        let mut status = self.status();
+        let mut metrics = self.meters.render(&self.gather());
+        let mut blanked = Vec::new();
+        for (name, value) in expanded {
+            // A shorter one is no secret, and would take half of the text with it.
+            if value.len() >= EXPANSION_BYTES_MIN {
+                for_each_text(&mut status, &|text| text.replace(&value, &format!("${{{name}}}")));
+                metrics = metrics.replace(&value, &format!("${{{name}}}"));
+                blanked.push(name);
+            }
+        }
+        json!({ "status": status, "metrics": metrics, "blanked": blanked })
     }
 
     fn explain(&self, name: &Name, qtype: u16) -> Result<Value, String> {

@@ -159,7 +159,7 @@ impl Node {
     pub fn metrics(&self, now: Moment) -> String {
         let groups = self.cells.iter().map(|cell| {
             let group = cell.desk.group();
-            GroupStatus::of(&group.settings().name, group, |id| cell.faults[usize::from(id.0)], now)
+            GroupStatus::of(&group.settings().name, group, |id| cell.faults[usize::from(id.0)], (now, 0))
         });
         let (census, (names_held, held_total)) = (self.cache.census(), self.cache.guards().count(now));
         let snapshot = Snapshot {

@@ -2,9 +2,9 @@
 //!
 //! | path | what |
 //! |---|---|
-//! | `/` | a page of the status |
+//! | `/` | a page that shows the status, live ([`super::page`]) |
 //! | `/metrics` | Prometheus text |
-//! | `/status` | the [`Snapshot`] as JSON, without names that are held |
+//! | `/status` | the [`Snapshot`] as JSON, without names that are held and keys of the configuration |
 //! | `/healthz` | 200 "ok" while this process answers, 503 and the reason where not ([`super::liveness`]) |
 //! | `/readyz` | 200 "ok", 503 while draining |
 //!
@@ -25,7 +25,7 @@ use std::time::Duration;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -39,7 +39,8 @@ use tokio::time::{sleep, timeout};
 use super::event::{Event, report};
 use super::liveness::Liveness;
 use super::metrics::Meters;
-use super::status::{Gather, Snapshot, page};
+use super::page::page;
+use super::status::{Gather, Snapshot, pretty};
 use crate::limits::{ACCEPT_PAUSE, ADMIN_CONNECTIONS_MAX};
 
 /// A request's header must have come within this.
@@ -134,17 +135,18 @@ async fn respond<B>(request: &Request<B>, admin: &Admin) -> Response<Full<Bytes>
     }
     match request.uri().path() {
         "/" => {
-            let mut response = with(StatusCode::OK, "text/html; charset=utf-8", page(&without_names(&*admin.gather)));
-            let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'");
+            let (text, policy) = page();
+            let mut response = with(StatusCode::OK, "text/html; charset=utf-8", text);
             response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+            response.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
             response
         }
         "/metrics" => {
             let text = admin.meters.render(&admin.gather.gather());
             with(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
         }
-        "/status" => match serde_json::to_string_pretty(&without_names(&*admin.gather)) {
-            Ok(text) => with(StatusCode::OK, "application/json", text + "\n"),
+        "/status" => match serde_json::to_value(without_names(&*admin.gather)) {
+            Ok(status) => with(StatusCode::OK, "application/json", pretty(&status)),
             Err(e) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{e}\n")),
         },
         "/healthz" => match admin.liveness.check().await {
@@ -160,6 +162,7 @@ async fn respond<B>(request: &Request<B>, admin: &Admin) -> Response<Full<Bytes>
 /// How things stand, for whoever may look: not which names are held, since clients asked for them.
 fn without_names(gather: &dyn Gather) -> Snapshot {
     let mut snapshot = gather.gather();
+    snapshot.history = Some(gather.history());
     snapshot.guard.held.clear();
     // Of a guard's name the control socket and the log tell.
     snapshot.events.retain(|event| !event.event.starts_with("guard_"));
@@ -203,6 +206,7 @@ fn is_ours(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::history::HistoryStatus;
     use crate::observe::status::Snapshot;
     use crate::observe::status::tests::sample;
     use std::pin::Pin;
@@ -214,7 +218,7 @@ mod tests {
         for (path, status, part) in [
             ("/metrics", 200, "\nevenkeel_queries_total{transport=\"udp\"} 0\n"),
             ("/status", 200, "\"tier_in_use\": 1,"),
-            ("/", 200, "<h1>evenkeel 0.0.0</h1>"),
+            ("/", 200, "<!doctype html>"),
             ("/healthz", 200, "\r\n\r\nok\n"),
             ("/healthz?verbose", 200, "\r\n\r\nok\n"),
             ("/readyz", 200, "\r\n\r\nok\n"),
@@ -355,6 +359,10 @@ mod tests {
     impl Gather for Fixed {
         fn gather(&self) -> Snapshot {
             sample()
+        }
+
+        fn history(&self) -> HistoryStatus {
+            HistoryStatus::default()
         }
     }
 

@@ -26,6 +26,8 @@ use serde::{Deserialize, Serialize};
 pub enum Request {
     /// How are things?
     Status,
+    /// Status and metrics for a bug report, without what was expanded in the configuration.
+    Bundle,
     /// What would be done with this question?
     Explain {
         /// The name, in presentation format.
@@ -70,7 +72,7 @@ impl Request {
     /// Does it change something?
     fn changes(&self) -> bool {
         match self {
-            Request::Status | Request::Explain { .. } => false,
+            Request::Status | Request::Bundle | Request::Explain { .. } => false,
             Request::Flush { .. }
             | Request::Reload
             | Request::Freeze { .. }

@@ -102,7 +102,7 @@ const fn transport_index(transport: Transport) -> usize {
 }
 
 /// Upper ends of the buckets of `evenkeel_answer_seconds`.
-const ANSWER_BOUNDS: [Duration; 12] = [
+pub const ANSWER_BOUNDS: [Duration; 12] = [
     Duration::from_micros(500),
     Duration::from_millis(1),
     Duration::from_millis(5),
@@ -151,9 +151,36 @@ impl Meters {
         Tally { block: Arc::clone(&self.shared), alone: false }
     }
 
+    /// The sums of all blocks, for the history.
+    pub fn totals(&self) -> Totals {
+        let blocks = self.blocks().clone();
+        let mut totals = Totals::default();
+        for block in blocks.iter().chain([&self.shared]) {
+            for (sum, rcodes) in totals.answers.iter_mut().zip(&block.answers) {
+                *sum += rcodes.iter().map(|n| n.load(Relaxed)).sum::<u64>();
+            }
+            for (n, sum) in totals.within.iter_mut().enumerate() {
+                *sum += block.seconds.iter().map(|of| of.buckets[n].load(Relaxed)).sum::<u64>();
+            }
+            totals.stale_micros += block.stale_age.micros.load(Relaxed);
+        }
+        totals
+    }
+
     fn blocks(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Hot>>> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What was answered since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Answers by [`Source`].
+    pub answers: [u64; Source::ALL.len()],
+    /// Answers by the first of [`ANSWER_BOUNDS`] within which they came; the last are those beyond all of them.
+    pub within: [u64; ANSWER_BOUNDS.len() + 1],
+    /// How far past their TTL stale answers were, in microseconds, summed.
+    pub stale_micros: u64,
 }
 
 /// Counts what one thread, or everyone, answers.

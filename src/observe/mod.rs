@@ -1,18 +1,22 @@
 //! What can be seen from outside.
 //!
 //! [`event`] is every fact that is worth a line, [`log`] where the lines go, [`metrics`] what is counted, [`status`]
-//! how things stand, [`admin`] the HTTP listener that shows all of it, [`liveness`] the question whether this process
-//! still answers, [`process`] what the kernel knows of it, [`standing`] how a group stands.
+//! how things stand, [`standing`] how a group does, [`summary`] the same in a sentence, [`history`] the last hour,
+//! [`admin`] the HTTP listener that shows all of it, [`page`] its page, [`liveness`] the question whether this process
+//! still answers, [`process`] what the kernel knows of it.
 
 pub mod admin;
 pub mod control;
 pub mod event;
+pub mod history;
 pub mod liveness;
 pub mod log;
 pub mod metrics;
+pub mod page;
 pub mod process;
 pub mod standing;
 pub mod status;
+pub mod summary;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -8,20 +8,38 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use super::event::{Seen, Span};
+use super::event::Seen;
+use super::history::{HistoryStatus, LastMinute};
+use super::summary::Summary;
+use crate::config::Said;
 
 /// Makes a [`Snapshot`]. Called at each scrape and status, on a thread that may wait for short locks only.
 pub trait Gather: Send + Sync {
-    /// How things stand.
+    /// How things stand, without the history and the keys of the configuration.
     fn gather(&self) -> Snapshot;
+
+    /// The last hour.
+    fn history(&self) -> HistoryStatus;
 }
+
+/// The version of this form. It grows by one where a field goes or changes its meaning; new fields leave it as it is.
+pub const STATUS_VERSION: u32 = 1;
 
 /// How things stand.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Snapshot {
+    /// [`STATUS_VERSION`].
+    pub status_version: u32,
     /// Version of the program.
     pub version: String,
+    /// How things stand, in a sentence.
+    pub summary: Summary,
+    /// The machine's name.
+    pub host: String,
+    /// The process's number.
+    pub pid: u32,
     /// Seconds since its start.
     pub uptime_seconds: u64,
     /// Its start, in seconds since 1970.
@@ -30,6 +48,10 @@ pub struct Snapshot {
     pub ready: bool,
     /// Where it listens, or tries to.
     pub listen: Vec<ListenStatus>,
+    /// Answers since the start, by where they came from.
+    pub answers: BTreeMap<&'static str, u64>,
+    /// Answers of the last minute.
+    pub last_minute: LastMinute,
     /// Groups of upstreams.
     pub groups: Vec<GroupStatus>,
     /// Canaries.
@@ -54,6 +76,8 @@ pub struct Snapshot {
     pub warnings: Vec<String>,
     /// The last events, the oldest first.
     pub events: Vec<Seen>,
+    /// The last hour; `None` where it was not asked for.
+    pub history: Option<HistoryStatus>,
 }
 
 /// One listening address.
@@ -74,7 +98,9 @@ pub struct GroupStatus {
     pub zones: Vec<String>,
     /// The tier in use, from 1; 0 is none.
     pub tier_in_use: u8,
-    /// What is believed of the group as a whole, in a word.
+    /// A better tier that is fit again, and when it is used again.
+    pub returns: Option<Returns>,
+    /// What is believed of the group as a whole, in a word: "untried", "healthy", "silent" or "down".
     pub belief: &'static str,
     /// How long a client waits for a fresh answer while there is a stale one.
     pub patience_ms: f64,
@@ -92,6 +118,15 @@ pub struct GroupStatus {
     pub tier_shifts: BTreeMap<&'static str, u64>,
 }
 
+/// A better tier on its way back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Returns {
+    /// The tier, from 1.
+    pub tier: u8,
+    /// Seconds until its hold is over; it must answer then.
+    pub in_seconds: u64,
+}
+
 /// One server of a group.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ServerStatus {
@@ -105,8 +140,12 @@ pub struct ServerStatus {
     pub tier: u8,
     /// Its state: one of [`SERVER_STATES`].
     pub state: &'static str,
-    /// Why it is in that state.
+    /// Why it is in that state, in words.
     pub reason: String,
+    /// Since when it gets no first questions, in seconds since 1970; `None` while it does.
+    pub since_unix: Option<i64>,
+    /// Seconds since its last well-formed reply; `None` where there was none.
+    pub last_answer_seconds: Option<u64>,
     /// Its latency as estimated; `None` while unknown.
     pub latency_ms: Option<f64>,
     /// When the second question goes out after one to it.
@@ -253,136 +292,58 @@ pub struct ConfigStatus {
     pub last_reload_unix: i64,
     /// Keys that were changed in the file and hold only after a restart.
     pub needs_restart: Vec<String>,
+    /// Every key in effect, as it was written: `${NAME}` stands as that. None over HTTP.
+    pub keys: Vec<Said>,
 }
 
-/// A page of the status that stands by itself.
-pub fn page(s: &Snapshot) -> String {
-    let mut body = String::new();
-    let uptime = Span(std::time::Duration::from_secs(s.uptime_seconds));
-    let state = if s.ready { "serving" } else { "ending" };
+impl Snapshot {
+    /// The moment of this snapshot, in seconds since 1970.
+    pub fn now_unix(&self) -> i64 {
+        self.started_unix.saturating_add_unsigned(self.uptime_seconds)
+    }
+}
+
+/// Changes every text in a status, and no name of a field.
+pub fn for_each_text(value: &mut Value, change: &dyn Fn(&str) -> String) {
+    match value {
+        Value::String(text) => *text = change(text),
+        Value::Array(items) => items.iter_mut().for_each(|item| for_each_text(item, change)),
+        Value::Object(fields) => fields.values_mut().for_each(|value| for_each_text(value, change)),
+        _ => {}
+    }
+}
+
+/// A status as JSON for people and programs: objects over several lines, a list of numbers or words on one.
+pub fn pretty(status: &Value) -> String {
+    let mut out = String::new();
+    write_pretty(status, 0, &mut out);
+    out.push('\n');
+    out
+}
+
+fn write_pretty(value: &Value, indent: usize, out: &mut String) {
+    let is_long =
+        |v: &Value| v.as_object().is_some_and(|o| !o.is_empty()) || v.as_array().is_some_and(|a| !a.is_empty());
+    let inner = indent + 2;
     // Writing to a String cannot fail.
-    let _ = write!(body, "<h1>evenkeel {}</h1><p>{state}, up for {uptime}</p>", Html(&s.version));
-    for warning in &s.warnings {
-        let _ = write!(body, "<p class=w>{}</p>", Html(warning));
-    }
-    if let Some(frozen) = s.frozen {
-        let left = Span(std::time::Duration::from_secs(frozen.left_seconds));
-        let _ = write!(body, "<p class=w>frozen for {left} more: nothing good is given up</p>");
-    }
-    if s.guard.names_held > 0 {
-        let _ = write!(
-            body,
-            "<p class=w>{} names are held at their last known good answers; \
-             <code>evenkeel status</code> names them</p>",
-            s.guard.names_held
-        );
-    }
-    body += "<h2>Listening</h2><ul>";
-    for l in &s.listen {
-        let waiting = l.waiting.as_deref().map_or(String::new(), |why| format!(" not yet: {why}"));
-        let _ = write!(body, "<li>{}{}</li>", Html(&l.address), Html(&waiting));
-    }
-    body += "</ul><h2>Upstreams</h2>";
-    for group in &s.groups {
-        let _ = write!(
-            body,
-            "<h3>{} <small>for {}</small></h3><p>tier {} in use, believed {}, patience {:.0} ms, {} of {} in flight</p>\
-             <table><tr><th>tier<th>server<th>state<th>reason<th>latency<th>questions<th>failures</tr>",
-            Html(&group.name),
-            Html(&group.zones.join(", ")),
-            group.tier_in_use,
-            Html(group.belief),
-            group.patience_ms,
-            group.in_flight,
-            group.in_flight_max,
-        );
-        for server in &group.servers {
-            let latency = server.latency_ms.map_or("unknown".to_owned(), |ms| format!("{ms:.1} ms"));
-            let questions: u64 = server.questions.by_kind().iter().map(|(_, n)| n).sum();
-            let failures: u64 = server.failures.values().sum();
-            let _ = write!(
-                body,
-                "<tr class={}><td>{}<td>{} ({})<td>{}<td>{}<td>{latency}<td>{questions}<td>{failures}</tr>",
-                if matches!(server.state, "silent" | "down") { "w" } else { "ok" },
-                server.tier,
-                Html(&server.name),
-                Html(&server.protocol),
-                Html(server.state),
-                Html(&server.reason),
-            );
+    match value {
+        Value::Object(fields) if !fields.is_empty() => {
+            for (n, (name, value)) in fields.iter().enumerate() {
+                let _ = write!(out, "{}\n{:inner$}{}: ", if n == 0 { "{" } else { "," }, "", json!(name));
+                write_pretty(value, inner, out);
+            }
+            let _ = write!(out, "\n{:indent$}}}", "");
         }
-        body += "</table>";
-    }
-    if !s.canaries.is_empty() {
-        body += "<h2>Canaries</h2><table><tr><th>name and type<th>last answer<th>took<th>failing for</tr>";
-    }
-    for c in &s.canaries {
-        let class = if c.success == Some(false) { "w" } else { "ok" };
-        let took = c.seconds.map_or_else(String::new, |s| format!("{:.1} ms", s * 1e3));
-        let failing = c.failing_seconds.map(|s| Span(std::time::Duration::from_secs(s)).to_string());
-        let _ = write!(
-            body,
-            "<tr class={class}><td>{}<td>{}<td>{took}<td>{}</tr>",
-            Html(&c.canary),
-            Html(&c.reason),
-            failing.unwrap_or_default(),
-        );
-    }
-    if !s.canaries.is_empty() {
-        body += "</table>";
-    }
-    let _ = write!(
-        body,
-        "<h2>Cache</h2><p>{} entries, {} of {} KiB{}</p><h2>Configuration</h2><p>{}, {} old{}</p><h2>Events</h2><ul>",
-        s.cache.entries,
-        s.cache.bytes >> 10,
-        s.cache.max_bytes >> 10,
-        s.snapshot.as_ref().map_or(String::new(), |snapshot| snapshot_line(snapshot, s)),
-        Html(s.config.file.as_deref().unwrap_or("built-in defaults")),
-        Span(std::time::Duration::from_secs(s.config.age_seconds)),
-        if s.config.fallback { ", a fall-back: the file was refused" } else { "" },
-    );
-    for event in s.events.iter().rev() {
-        let age = u64::try_from(s.started_unix.saturating_add_unsigned(s.uptime_seconds).saturating_sub(event.unix))
-            .unwrap_or(0);
-        let age = Span(std::time::Duration::from_secs(age));
-        let _ = write!(body, "<li class={}>{age} ago: {}</li>", Html(event.level), Html(&event.text));
-    }
-    format!("{PAGE_HEAD}{body}</ul><p><a href=status>status</a> <a href=metrics>metrics</a></p>\n")
-}
-
-/// The snapshot, behind the cache.
-fn snapshot_line(snapshot: &SnapshotStatus, s: &Snapshot) -> String {
-    let now = s.started_unix.saturating_add_unsigned(s.uptime_seconds);
-    let age = |unix: i64| Span(std::time::Duration::from_secs(u64::try_from(now.saturating_sub(unix)).unwrap_or(0)));
-    let written = match snapshot.written_unix {
-        None => "no snapshot yet".to_owned(),
-        Some(unix) => {
-            format!("snapshot of {} entries, {} KiB, {} old", snapshot.entries, snapshot.bytes >> 10, age(unix))
+        Value::Array(items) if items.iter().any(is_long) => {
+            for (n, item) in items.iter().enumerate() {
+                let _ = write!(out, "{}\n{:inner$}", if n == 0 { "[" } else { "," }, "");
+                write_pretty(item, inner, out);
+            }
+            let _ = write!(out, "\n{:indent$}]", "");
         }
-    };
-    format!("; {written}, {} restored at start", snapshot.restored)
-}
-
-const PAGE_HEAD: &str = "<!doctype html><html lang=en><meta charset=utf-8><title>evenkeel</title>\
-    <meta name=viewport content=\"width=device-width\"><meta name=color-scheme content=\"light dark\"><style>\
-    body{font:15px/1.4 system-ui,sans-serif;max-width:60em;margin:1em auto;padding:0 1em}\
-    table{border-collapse:collapse}td,th{text-align:left;padding:.2em .8em .2em 0;border-bottom:1px solid #8884}\
-    .w,.warn,.error{color:#c40}</style>";
-
-/// Text in a page, made harmless.
-struct Html<'a>(&'a str);
-
-impl std::fmt::Display for Html<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.chars().try_for_each(|c| match c {
-            '<' => f.write_str("&lt;"),
-            '>' => f.write_str("&gt;"),
-            '&' => f.write_str("&amp;"),
-            '"' => f.write_str("&quot;"),
-            '\'' => f.write_str("&#39;"),
-            c => f.write_char(c),
-        })
+        flat => {
+            let _ = write!(out, "{flat}");
+        }
     }
 }
 
@@ -391,21 +352,11 @@ pub(crate) mod tests {
     use super::*;
 
     #[test]
-    fn what_is_shown_on_the_page_is_harmless() {
-        let mut s = sample();
-        s.groups[0].servers[0].reason = "<script>\"&'".into();
-        s.warnings.push("<b>".into());
-        let page = page(&s);
-        assert!(page.contains("&lt;script&gt;&quot;&amp;&#39;") && page.contains("&lt;b&gt;"));
-        assert!(!page.contains("<script") && !page.contains("<b>"));
-    }
-
-    #[test]
-    fn only_servers_that_do_not_answer_stand_out() {
-        let page = page(&sample());
-        assert!(
-            page.contains("<tr class=ok><td>1<td>192.0.2.1 ") && page.contains("<tr class=w><td>2<td>192.0.2.2 ")
-        );
+    fn json_is_laid_out_for_people_and_still_the_same() {
+        let value = json!({ "a": { "b": [1, null, 3], "c": {}, "d": [] }, "e": [{ "f": "\"" }, [1]], "g": 1.5 });
+        let text = pretty(&value);
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+        assert!(text.starts_with("{\n  \"a\": {\n    \"b\": [1,null,3],\n"), "{text}");
     }
 
     /// A snapshot with something everywhere.
@@ -417,21 +368,36 @@ pub(crate) mod tests {
             tier,
             state,
             reason: "answers".into(),
+            since_unix: (tier == 2).then_some(1_700_000_080),
+            last_answer_seconds: Some(3),
             latency_ms: (tier == 1).then_some(12.5),
             hedge_ms: Some(30.0),
             questions: Questions { first: 7, retry: 1, hedge: 2, probe: 3, refresh: 4 },
             failures: BTreeMap::from([("timeout", 5)]),
         };
         Snapshot {
+            status_version: STATUS_VERSION,
             version: "0.0.0".into(),
+            summary: Summary { sentence: "All is well.".into(), more: vec!["More.".into()], ..Summary::default() },
+            host: "node1".into(),
+            pid: 4711,
             uptime_seconds: 90,
             started_unix: 1_700_000_000,
             ready: true,
             listen: vec![ListenStatus { address: "127.0.0.1:53".into(), waiting: None }],
+            answers: BTreeMap::from([("fresh", 9)]),
+            last_minute: LastMinute {
+                seconds: 62.5,
+                answers: BTreeMap::from([("fresh", 9)]),
+                stale_age_seconds: Some(4),
+                p50_ms: Some(0.5),
+                p99_ms: Some(20.0),
+            },
             groups: vec![GroupStatus {
                 name: "default".into(),
                 zones: vec![".".into()],
                 tier_in_use: 1,
+                returns: Some(Returns { tier: 1, in_seconds: 8 }),
                 belief: "healthy",
                 patience_ms: 150.0,
                 in_flight: 3,
@@ -468,6 +434,7 @@ pub(crate) mod tests {
             log_dropped: 6,
             warnings: vec![],
             events: vec![],
+            history: None,
         }
     }
 }

@@ -138,14 +138,8 @@ pub struct Local {
 type Names = HashMap<Box<[u8]>, Node, BuildHasherDefault<NameHash>>;
 
 /// Eight bytes a multiplication: byte by byte it was a twentieth of a hit.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct NameHash(u64);
-
-impl Default for NameHash {
-    fn default() -> Self {
-        Self(0)
-    }
-}
 
 impl Hasher for NameHash {
     fn write(&mut self, bytes: &[u8]) {

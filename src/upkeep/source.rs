@@ -12,6 +12,7 @@
 //! - The state directory is $STATE_DIRECTORY (its first, where systemd names several), else $XDG_STATE_HOME/evenkeel,
 //!   else $HOME/.local/state/evenkeel; it is made with mode 0700. Not having one is a warning, never an end.
 
+use std::cell::RefCell;
 use std::env;
 use std::fmt;
 use std::fs::{self, DirBuilder, File};
@@ -66,6 +67,8 @@ pub struct Loaded {
     pub fallback: bool,
     /// When it was read.
     pub read_at: WallTime,
+    /// What `${NAME}` was expanded to: name and value.
+    pub expanded: Vec<(String, String)>,
 }
 
 /// A configuration that was refused whole.
@@ -139,10 +142,17 @@ impl ConfigSource {
     }
 
     fn check(&self, path: Option<PathBuf>, text: String, fallback: bool) -> Result<Loaded, Refused> {
-        match parse(&text, &|name| env::var(name).ok(), &self.sets) {
+        let expanded = RefCell::new(Vec::new());
+        let look_up = |name: &str| {
+            let value = env::var(name).ok()?;
+            expanded.borrow_mut().push((name.to_owned(), value.clone()));
+            Some(value)
+        };
+        match parse(&text, &look_up, &self.sets) {
             Ok((config, warnings)) => {
+                let expanded = expanded.take();
                 let hash = hash(&text, &self.sets);
-                Ok(Loaded { config, warnings, path, text, hash, fallback, read_at: clock::wall() })
+                Ok(Loaded { config, warnings, path, text, hash, fallback, read_at: clock::wall(), expanded })
             }
             Err(mistakes) => Err(Refused { path, mistakes }),
         }

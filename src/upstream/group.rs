@@ -237,6 +237,11 @@ impl Group {
         self.tiers.hold(self.pace(), now)
     }
 
+    /// A better tier that is fit again, from 0, and when its hold is over.
+    pub fn returns(&self, now: Moment) -> Option<(usize, Moment)> {
+        (0..self.tier_in_use()).find_map(|tier| Some((tier, self.tiers.hold_ends(tier, self.pace(), now)?)))
+    }
+
     /// Shifts so far: because a tier was unfit, because a better one held.
     pub fn shifts(&self) -> [u64; 2] {
         self.shifts

@@ -229,6 +229,17 @@ impl Server {
         }
     }
 
+    /// Since when it gets no first questions; `None` while it does, and where that is not known.
+    pub fn unfit_since(&self) -> Option<Moment> {
+        let down = match self.health.state() {
+            State::Down { since, .. } => Some(since),
+            _ => None,
+        };
+        // What fell silent first was convicted later.
+        let judged = [self.silent_since, down].into_iter().flatten().min();
+        judged.or(self.unreachable_at.filter(|_| self.left_out))
+    }
+
     /// Its last well-formed reply.
     pub fn answered_at(&self) -> Option<Moment> {
         self.answered_at

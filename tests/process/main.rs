@@ -17,6 +17,7 @@ mod neighbours;
 mod network;
 mod observed;
 mod outage;
+mod page;
 mod process;
 mod restart;
 mod stale;

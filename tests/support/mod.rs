@@ -6,6 +6,7 @@
 
 pub mod authority;
 pub mod behaviour;
+pub mod browser;
 pub mod client;
 pub mod daemon;
 pub mod dig;

@@ -1,4 +1,4 @@
-//! The programs of others: dig, kdig, NSD, unbound, ip, unshare, promtool.
+//! The programs of others: dig, kdig, NSD, unbound, ip, unshare, promtool, Chromium and its driver.
 //!
 //! Where one is not installed, the tests that need it say so and are skipped; with EVENKEEL_REQUIRE_PEERS=1, as in CI,
 //! they fail instead. NSD and unbound run as the user of the tests, in a directory of their own, without chroot.
@@ -28,6 +28,8 @@ pub enum Peer {
     Ip,
     Unshare,
     Promtool,
+    Chromium,
+    Chromedriver,
 }
 
 impl Peer {
@@ -40,6 +42,8 @@ impl Peer {
             Peer::Ip => "ip",
             Peer::Unshare => "unshare",
             Peer::Promtool => "promtool",
+            Peer::Chromium => "chromium",
+            Peer::Chromedriver => "chromedriver",
         }
     }
 

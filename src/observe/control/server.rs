@@ -26,6 +26,12 @@ pub trait Controlled: Send + Sync + 'static {
     /// Health, tiers, cache, rates, configuration. `cli::render` knows the keys that people are shown.
     fn status(&self) -> Value;
 
+    /// Status and metrics for a bug report: `status`, `metrics`, and `blanked`, the names of expansions whose values
+    /// were blanked.
+    fn bundle(&self) -> Value {
+        json!({ "status": self.status() })
+    }
+
     /// What would be done with this question now, and why; or why that cannot be said.
     fn explain(&self, name: &Name, qtype: u16) -> Result<Value, String>;
 
@@ -152,6 +158,7 @@ async fn carry_out(request: Request, controlled: Arc<dyn Controlled>) -> Answer 
     let name = |text: &str| text.parse::<Name>().map_err(|why| format!("{text:?}: {why}"));
     let done = match request {
         Request::Status => Ok(controlled.status()),
+        Request::Bundle => Ok(controlled.bundle()),
         Request::Explain { name: text, qtype } => match name(&text) {
             Ok(name) => controlled.explain(&name, qtype),
             Err(why) => return refuse(ErrorKind::Request, why),
