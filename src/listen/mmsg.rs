@@ -14,7 +14,8 @@
 //!
 //! io_uring with a multishot receive was tried beside this in a bare echo, flooded by dnsperf on another core: CPU a
 //! packet 0.99 times (medians of three rounds, 5,123 and 5,186 ns), with sendmmsg for the replies 1.00 times; at half
-//! load 1.28 and 0.94 times, in two rounds. What costs is a packet's way through the kernel, and not the call. Hosts that forbid io_uring would need this file all the same.
+//! load 1.28 and 0.94 times, in two rounds. What costs is a packet's way through the kernel, and not the call. Hosts
+//! that forbid io_uring would need this file all the same.
 //!
 //! This is the one file of the listeners with `unsafe`. Headers are built anew for each call, from buffers that the
 //! call borrows, so that no pointer outlives the borrow that it was made from.
