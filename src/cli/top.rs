@@ -1,8 +1,8 @@
 //! `evenkeel top`: the status, live in the terminal.
 //!
 //! Not pure but for [`draw`]. A thread asks over the control socket once a second; the screen shows what came last, and
-//! how old it is once the process is away. `q`, Escape and Ctrl-C end it, SIGTERM and SIGHUP too; the terminal is as it
-//! was before, also after a panic (ratatui's hook).
+//! how old it is once the process is away. `q`, Escape and Ctrl-C end it, SIGTERM, SIGINT and SIGHUP too; the terminal
+//! is as it was before, also after a panic (ratatui's hook).
 
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -82,13 +82,13 @@ fn is_end(event: &Event) -> bool {
 
 fn end_at_signals(ended: Arc<AtomicBool>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let (mut terminate, mut hangup) = {
+    let (mut terminate, mut hangup, mut interrupt) = {
         let _within = runtime.enter();
-        (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?)
+        (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?, signal(SignalKind::interrupt())?)
     };
     thread::spawn(move || {
         runtime.block_on(async {
-            tokio::select! { _ = terminate.recv() => {} _ = hangup.recv() => {} }
+            tokio::select! { _ = terminate.recv() => {} _ = hangup.recv() => {} _ = interrupt.recv() => {} }
         });
         ended.store(true, Ordering::Relaxed);
     });

@@ -103,8 +103,9 @@ fn killed_after_a_snapshot_beside_serving_nothing_of_it_is_lost() {
     }
     let status = daemon.command(&["status"]).stdout;
     assert!(status.contains("snapshot  200 answers"), "{status}");
-    let (_, page) = daemon.get("/");
-    assert!(page.contains("200 restored at start"), "{page}");
+    assert!(status.contains("200 restored at start"), "{status}");
+    let (_, json) = daemon.get("/status");
+    assert!(json.contains(r#""restored": 200"#), "{json}");
 }
 
 #[test]
