@@ -9,8 +9,8 @@
 //! - **Fairness**: `BATCHES_PER_SOCKET` batches of one socket, then the next socket.
 //! - **The way back** of an open question owns the socket (`line`), also when the worker has ended.
 //! - **Heartbeat**: each turn writes its moment where [`Readings`] shows it.
-//! - **No busy polling**: reading on for 20 or 100 µs before a wait made the mean latency at half load no shorter (23 and
-//!   33 µs with none, 23 and 33, 26 and 27 with it, two rounds), for 1.5 to 3.2 times the CPU an answer.
+//! - **No busy polling**: reading on for 20 or 100 µs before a wait made the mean latency at half load no shorter (23
+//!   and 33 µs with none; 23 and 33, 26 and 27 with it; two rounds), for 1.5 to 3.2 times the CPU an answer.
 //! - **Stop**: sockets are read empty and answered once more, at most for `EMPTYING_MAX`.
 //! - **Panic**: a worker that panics ends the process. Its sockets would go on taking questions that nobody reads.
 
