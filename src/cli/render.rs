@@ -214,10 +214,8 @@ fn write_group(group: Value, out: &mut String) {
         let (tier, name, address, state) = (cell("tier"), cell("name"), cell("address"), cell("state"));
         let (latency, reason) = (cell("latency_ms"), cell("reason"));
         let latency = if latency.is_empty() { latency } else { format!("{latency} ms") };
-        let said = server.iter().filter(|(_, v)| !v.as_object().is_some_and(Map::is_empty));
-        let rest: Vec<String> = said.map(|(k, v)| format!("{} {}", k.replace('_', " "), one_line(v))).collect();
         let name = if address.is_empty() || address.contains(&name) { address } else { format!("{name} {address}") };
-        rows.push([format!("tier {tier}"), name, state, latency, reason, rest.join(", ")]);
+        rows.push([format!("tier {tier}"), name, state, latency, reason, one_line(&Value::Object(server))]);
     }
     write_table(&rows, out);
     write_rest(&group, 10, out);
@@ -347,7 +345,7 @@ mod tests {
                 "servers": [
                     { "name": "192.0.2.1", "address": "192.0.2.1:53", "tier": 1, "state": "fit", "latency_ms": 3 },
                     { "name": "far", "address": "192.0.2.22:53", "tier": 2, "state": "down", "reason": "3 probes failed",
-                      "latency_ms": null, "outstanding": 2 },
+                      "latency_ms": null, "last_answer_seconds": null, "outstanding": 2 },
                 ],
             }],
             "canaries": [

@@ -11,8 +11,8 @@
 //!   whole records that fit.
 //!
 //! A ready image of the whole reply could save what this costs above a bare copy: 37 ns beside 8 for one record, 62
-//! beside 14 for thirteen (`cargo bench --bench core -- answer`), of some 4,700 that an answer costs; and each would have
-//! to be made anew every second, as its TTLs age. So there is none.
+//! beside 14 for thirteen (`cargo bench --bench core -- answer`), of some 4,700 that an answer costs; and each would
+//! have to be made anew every second, as its TTLs age. So there is none.
 
 use super::edns::{self, Ede};
 use super::query::Query;
