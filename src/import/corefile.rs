@@ -1,5 +1,5 @@
-//! Corefile: server blocks with plugins (coredns.io/manual, the README of each plugin), and the placeholders of NodeLocal
-//! DNSCache's manifest.
+//! Corefile: server blocks with plugins (coredns.io/manual, the README of each plugin), and the placeholders of
+//! NodeLocal DNSCache's manifest.
 //!
 //! Pure. A block's `forward` makes a group of the block's zones, with the TTLs of its `cache`. Without `bind` a block
 //! listens everywhere. Snippets (`(name) { … }` and `import name`) are put in where they are imported.
@@ -338,9 +338,11 @@ fn forward(draft: &mut Draft, said: &mut Said, directive: &Directive) {
                        -o jsonpath={.spec.clusterIP}";
             draft.left(line, word, why);
             let scheme = if tcp { "tcp://" } else { "" };
-            group.later.push(format!("primary: {scheme} and the address of the service kube-dns-upstream"));
+            group
+                .later
+                .push(format!("primary = [\"{scheme}ADDRESS\"], the address of the service kube-dns-upstream"));
         } else if plain.starts_with("tls://") {
-            group.later.push(format!("primary: {}, once encrypted transports are there", words::shown(plain)));
+            group.later.push(format!("primary: {}, once encrypted transports are there", words::shown(word)));
             draft.left(line, word, "encrypted upstreams are not in this version");
         } else {
             draft.left(line, word, "servers are written by address: names of servers are not looked up");
@@ -532,6 +534,7 @@ fn template(draft: &mut Draft, said: &Said, directive: &Directive) {
 }
 
 fn acl(draft: &mut Draft, directive: &Directive) {
+    draft.left(directive.line, &directive.shown(), "access.allow holds for all zones, not for those of a block");
     for rule in &directive.inner {
         let (line, whole) = (rule.line, rule.shown());
         let nets = rule.arguments().iter().skip_while(|w| *w != "net").skip(1);

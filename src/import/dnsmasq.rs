@@ -216,8 +216,13 @@ impl File {
             }
             let group = draft.group_of(&zone);
             if let Some(Ok(ip)) = source_ip {
+                let shared = !group.servers.is_empty() && group.source != Some(ip);
                 group.source = Some(ip);
+                if shared {
+                    draft.left(line, whole, "the source address holds for all servers of the zone");
+                }
             }
+            let group = draft.group_of(&zone);
             if let Err(why) = group.server(Server::At { address, tcp: false }) {
                 draft.left(line, whole, why);
             }
@@ -282,7 +287,8 @@ impl File {
     /// Records one by one; `None` where the value is not understood.
     fn record(&mut self, at: (usize, &str), key: &str, value: &str) -> Option<()> {
         // Texts of one record; evenkeel cuts one text where it must, and nowhere else.
-        let several = value.contains("\",\"");
+        let bare: String = value.split('"').step_by(2).collect();
+        let several = bare.matches(',').count() > 1;
         let value = value.replace('"', "");
         let mut parts: Vec<&str> = value.split(',').map(str::trim).collect();
         let draft = &mut self.draft;

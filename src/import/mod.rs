@@ -2,7 +2,7 @@
 //!
 //! Pure: the text of a file in, the text of a file out. [`import`] reads a Corefile (CoreDNS, NodeLocal DNSCache), a
 //! dnsmasq.conf or an unbound.conf. Each format has a file of its own, which knows its words and fills a
-//! [`draft::Draft`]; `print` writes that as TOML. Rules:
+//! `draft::Draft`; `print` writes that as TOML. Rules:
 //!
 //! - What has a counterpart is translated, and its value brought within evenkeel's bounds, which is said where it
 //!   changes the value. What evenkeel does anyway (`errors`, `loop`, `loadbalance`, `bind-interfaces`) is passed over.

@@ -15,6 +15,10 @@ use crate::wire::Name;
 /// The text, and what was left, by lines.
 pub(super) fn print(mut draft: Draft, format: Format, file: &str) -> (String, Vec<Left>) {
     leave_own_servers(&mut draft);
+    if draft.listen.is_empty() {
+        let why = "evenkeel's default is 127.0.0.1:1053 and [::1]:1053: write listen.dns";
+        draft.left(1, "no address to listen on", why);
+    }
     draft.left.sort_by_key(|left| left.line);
     let mut out = String::new();
     let count = draft.left.len();
