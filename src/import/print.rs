@@ -24,8 +24,8 @@ pub(super) fn print(mut draft: Draft, format: Format, file: &str) -> (String, Ve
     let count = draft.left.len();
     let _ =
         writeln!(out, "# From {file}, by `evenkeel import {}`. Read it, then `evenkeel check` it.", format.word());
-    out += "# What it does not say has evenkeel's default (`evenkeel default-config`): among others, answers are served\n\
-            # stale for a day where no upstream answers.\n";
+    out += "# What it does not say has evenkeel's default (`evenkeel default-config`): among others, answers are\n\
+            # served stale for a day where no upstream answers.\n";
     match count {
         0 => {}
         1 => out += "# One line has no counterpart: it stands at the end.\n",
