@@ -63,6 +63,7 @@ pub mod config;
 pub mod daemon;
 pub mod drill;
 pub mod driver;
+pub mod import;
 pub mod limits;
 pub mod listen;
 pub mod observe;

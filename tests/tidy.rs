@@ -39,11 +39,13 @@ const LAYERS: &[(&str, &[&str])] = &[
             "limits",
         ],
     ),
+    // Names and addresses, spans as the configuration writes them, and bounds: what it writes is read by `config`.
+    ("import", &["config::human", "wire", "limits"]),
     ("config", &["listen", "observe", "serve", "upstream", "cache", "wire", "clock", "limits"]),
 ];
 
 /// Rooms that do no IO: no runtime, no sockets, no files, no clock of the system, no global randomness, no log.
-const PURE: &[&str] = &["wire", "cache", "upstream", "resolve", "serve", "config", "limits", "drill"];
+const PURE: &[&str] = &["wire", "cache", "upstream", "resolve", "serve", "config", "limits", "drill", "import"];
 const IMPURE_WORDS: &[&str] = &[
     "tokio::",
     "std::net::UdpSocket",

@@ -8,6 +8,7 @@
 mod ask;
 mod bundle;
 mod drill;
+mod import;
 pub mod render;
 mod start;
 mod top;
@@ -148,6 +149,17 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Translate the configuration of another resolver; what has no counterpart is said
+    ///
+    /// The configuration goes to stdout. Each line without a counterpart is a comment in it, and a line on stderr.
+    Import {
+        /// Whose configuration it is
+        #[arg(value_enum)]
+        format: import::Word,
+        /// The file; - is stdin
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
     /// The commented default configuration
     DefaultConfig,
     /// Completions for a shell
@@ -244,6 +256,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             let source = ConfigSource { file: config, sets: sets.sets };
             drill::drill(what.as_deref(), &source, drill::Shape { list, json, series })
         }
+        Command::Import { format, file } => import::import(format, &file),
         Command::DefaultConfig => print(&default_text()),
         Command::Completions { shell } => {
             let mut out = Vec::new();
@@ -392,6 +405,10 @@ mod tests {
             ("evenkeel drill all-blackhole --config x --set a=b --json", true),
             ("evenkeel drill --list", true),
             ("evenkeel drill a b", false),
+            ("evenkeel import corefile x", true),
+            ("evenkeel import dnsmasq -", true),
+            ("evenkeel import bind x", false),
+            ("evenkeel import unbound", false),
             ("evenkeel completions bash", true),
             ("evenkeel man serve", true),
             ("evenkeel --version --json", true),

@@ -13,6 +13,7 @@ mod bytes;
 mod canary;
 mod forward;
 mod guard;
+mod import;
 mod neighbours;
 mod network;
 mod observed;

@@ -1,0 +1,397 @@
+//! dnsmasq.conf: one option a line, as its long options (dnsmasq(8)).
+//!
+//! Pure. `server=/zone/…` makes a group, `address=/name/…` records of the name and of all below it, `local=/zone/` a
+//! zone that does not exist but for its records. Without `no-resolv` the servers of resolv.conf are asked beside those
+//! that are named, as dnsmasq does; it answers its own networks, which is `access.allow` "local".
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::Unreadable;
+use super::draft::{Draft, Server, seconds};
+use super::words::{self, name, network, reverse_zones};
+use crate::limits;
+use crate::wire::Name;
+
+pub(super) fn read(text: &str) -> Result<Draft, Unreadable> {
+    let mut file = File { draft: Draft::default(), port: 53, resolv: true, hosts: true, local_ttl: None, wide: true };
+    let lines: Vec<(usize, &str)> = text.lines().enumerate().map(|(i, l)| (i + 1, l)).collect();
+    let mut options = Vec::new();
+    for (line, whole) in lines {
+        let bare = words::without_comment(whole, &['"']);
+        if bare.is_empty() {
+            continue;
+        }
+        let (key, value) = bare.split_once('=').unwrap_or((bare, ""));
+        let (key, value) = (key.trim(), value.trim());
+        if key.is_empty() || !key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+            let hint = "dnsmasq.conf has one option a line, `name` or `name=value`; is this one?";
+            return Err(Unreadable::new(line, format!("{:?} is no option", words::shown(bare)), hint));
+        }
+        if value.matches('"').count() % 2 == 1 {
+            return Err(Unreadable::new(line, "a quote is not closed", "write the value between two \" characters"));
+        }
+        options.push((line, key, value));
+    }
+    // What others are read by.
+    for (line, key, value) in &options {
+        match *key {
+            "port" => match value.parse() {
+                Ok(port) if port != 0 => file.port = port,
+                _ => file.draft.left(*line, &format!("port={value}"), "DNS is off, or the port is none: 53 is taken"),
+            },
+            "no-resolv" => file.resolv = false,
+            "no-hosts" => file.hosts = false,
+            "local-ttl" => file.local_ttl = seconds(value),
+            "listen-address" => file.wide = false,
+            _ => {}
+        }
+    }
+    if file.hosts {
+        file.draft.hosts.push("/etc/hosts".to_owned());
+    }
+    for (line, key, value) in options {
+        file.option(line, key, value);
+    }
+    Ok(file.finished())
+}
+
+struct File {
+    draft: Draft,
+    port: u16,
+    resolv: bool,
+    hosts: bool,
+    local_ttl: Option<std::time::Duration>,
+    wide: bool,
+}
+
+impl File {
+    fn finished(mut self) -> Draft {
+        let draft = &mut self.draft;
+        if self.wide && draft.listen.is_empty() {
+            draft.listen.push((Ipv4Addr::UNSPECIFIED, self.port).into());
+            draft.listen.push((Ipv6Addr::UNSPECIFIED, self.port).into());
+        }
+        if draft.listen.iter().any(|a| !a.ip().is_loopback()) {
+            draft.allow = vec!["loopback".to_owned(), "local".to_owned()];
+        }
+        let resolv = self.resolv;
+        let root = draft.group_of(&Name::root());
+        if resolv && root.servers.len() < limits::SERVERS_PER_TIER_MAX {
+            root.servers.push(Server::System);
+        }
+        // What holds for all servers; groups of zones have been made before it could be known.
+        let (listed, trust_ad, in_flight_max) = (root.listed, root.trust_ad, root.in_flight_max);
+        for group in &mut self.draft.groups {
+            (group.listed, group.trust_ad, group.in_flight_max) = (listed, trust_ad, in_flight_max);
+        }
+        // The root's own comes first.
+        self.draft.groups.sort_by_key(|g| !g.zones.contains(&Name::root()));
+        self.draft
+    }
+
+    fn option(&mut self, line: usize, key: &str, value: &str) {
+        let whole = if value.is_empty() { key.to_owned() } else { format!("{key}={value}") };
+        let at = (line, whole.as_str());
+        let draft = &mut self.draft;
+        match key {
+            // Read before, or what evenkeel does anyway.
+            "port" | "no-resolv" | "no-hosts" | "local-ttl" | "bind-interfaces" | "bind-dynamic"
+            | "local-service" | "dns-loop-detect" | "no-poll" | "keep-in-foreground" | "no-daemon"
+            | "no-round-robin" => {
+                if key == "no-round-robin" {
+                    draft.rotate = Some(false);
+                }
+            }
+            "listen-address" => self.listen_addresses(at, value),
+            "interface" if value == "lo" => {
+                if self.wide {
+                    for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+                        draft.listen(line, &whole, (ip, self.port).into());
+                    }
+                }
+            }
+            "interface" | "except-interface" | "auth-server" => {
+                draft.left(line, &whole, "evenkeel listens on addresses: name those of the interface in listen.dns");
+            }
+            "server" => self.server(at, value),
+            "local" => self.server(at, value),
+            "rev-server" => self.rev_server(at, value),
+            "address" => self.address(at, value),
+            "host-record" | "cname" | "ptr-record" | "txt-record" | "mx-host" | "srv-host" => {
+                if self.record(at, key, value).is_none() {
+                    self.draft.left(line, &whole, "the record is not understood: write it as [[local]]");
+                }
+            }
+            "cache-size" => match value.parse::<u64>() {
+                Ok(0) => draft.left(line, &whole, "evenkeel always caches; cache.max_ttl = \"1s\" comes near it"),
+                Ok(entries) => {
+                    // The default has room for that many and more, unless it is very many.
+                    let bytes = entries.saturating_mul(ENTRY_BYTES);
+                    if bytes > limits::CACHE_BYTES.default {
+                        draft.max_bytes = Some(draft.count(line, &whole, bytes, &limits::CACHE_BYTES));
+                    }
+                }
+                Err(_) => draft.left(line, &whole, NOT_UNDERSTOOD),
+            },
+            "neg-ttl" | "max-cache-ttl" | "max-ttl" | "min-cache-ttl" => match seconds(value) {
+                Some(span) if key == "neg-ttl" => {
+                    draft.ttl.max_negative = Some(draft.span(line, &whole, span, &limits::TTL_NEGATIVE_MAX));
+                }
+                Some(span) if key == "min-cache-ttl" => {
+                    draft.ttl.min = Some(draft.span(line, &whole, span, &limits::TTL_MIN));
+                }
+                Some(span) => {
+                    let span = draft.span(line, &whole, span, &limits::TTL_MAX);
+                    draft.ttl.max = Some(draft.ttl.max.map_or(span, |max| max.min(span)));
+                }
+                None => draft.left(line, &whole, NOT_UNDERSTOOD),
+            },
+            "no-negcache" => draft.ttl.max_negative = Some(std::time::Duration::ZERO),
+            "use-stale-cache" => {
+                if let Some(span) = seconds(value) {
+                    draft.stale.max_age = Some(draft.span(line, &whole, span, &limits::STALE_AGE_MAX));
+                }
+            }
+            "resolv-file" => absolute(&mut self.draft, at, value, |d| &mut d.system_files),
+            "addn-hosts" => absolute(&mut self.draft, at, value, |d| &mut d.hosts),
+            "strict-order" => draft.group_of(&Name::root()).listed = true,
+            "proxy-dnssec" => draft.group_of(&Name::root()).trust_ad = true,
+            "dns-forward-max" => match value.parse() {
+                Ok(n) => {
+                    let n = draft.count(line, &whole, n, &limits::IN_FLIGHT);
+                    draft.group_of(&Name::root()).in_flight_max = Some(n);
+                }
+                Err(_) => draft.left(line, &whole, NOT_UNDERSTOOD),
+            },
+            "bogus-priv" => draft.private_reverse_nxdomain = true,
+            _ => draft.left(line, &whole, why(key)),
+        }
+    }
+
+    fn listen_addresses(&mut self, (line, whole): (usize, &str), value: &str) {
+        for word in value.split(',').map(str::trim) {
+            match word.parse::<IpAddr>() {
+                Ok(ip) if !ip.is_multicast() => self.draft.listen(line, whole, (ip, self.port).into()),
+                _ => self.draft.left(line, whole, format!("{:?} is no address", words::shown(word))),
+            }
+        }
+    }
+
+    /// `[/zone/…/][address[#port][@source]]`: zones, and what they are asked of.
+    fn server(&mut self, at @ (line, whole): (usize, &str), value: &str) {
+        let Some((zones, server)) = zones(value) else {
+            return self.draft.left(line, whole, "its zones are not understood: evenkeel takes plain names");
+        };
+        if server.is_empty() {
+            for zone in zones {
+                self.draft.zone(at, zone, "nxdomain");
+            }
+            return;
+        }
+        self.ask(at, zones, server);
+    }
+
+    fn ask(&mut self, (line, whole): (usize, &str), zones: Vec<Name>, server: &str) {
+        let draft = &mut self.draft;
+        if server == "#" {
+            // Asked as everything else is: a zone of the root's group.
+            let root = draft.group_of(&Name::root());
+            root.zones.extend(zones);
+            root.zones.dedup();
+            return self.once_each();
+        }
+        let (address, source) = server.split_once('@').map_or((server, None), |(a, s)| (a, Some(s)));
+        let Some(address) = words::server(address, '#') else {
+            return draft.left(line, whole, "servers are written by address: names of servers are not looked up");
+        };
+        let source_ip = source.map(|s| s.split('#').next().unwrap_or("").parse::<IpAddr>());
+        if let Some(Err(_)) = source_ip {
+            draft.left(line, whole, "questions leave by the route, not by a named interface; the server is taken");
+        }
+        let zones = if zones.is_empty() { vec![Name::root()] } else { zones };
+        for zone in zones {
+            let known = draft.groups.len();
+            if known >= limits::GROUPS_MAX - 1 && !draft.groups.iter().any(|g| g.zones.contains(&zone)) {
+                return draft.left(line, whole, "more groups of servers than evenkeel takes");
+            }
+            let group = draft.group_of(&zone);
+            if let Some(Ok(ip)) = source_ip {
+                let shared = !group.servers.is_empty() && group.source != Some(ip);
+                group.source = Some(ip);
+                if shared {
+                    draft.left(line, whole, "the source address holds for all servers of the zone");
+                }
+            }
+            let group = draft.group_of(&zone);
+            if let Err(why) = group.server(Server::At { address, tcp: false }) {
+                draft.left(line, whole, why);
+            }
+        }
+    }
+
+    /// No zone in two groups, and none twice: the first has it.
+    fn once_each(&mut self) {
+        let mut seen = Vec::new();
+        for group in &mut self.draft.groups {
+            group.zones.retain(|zone| {
+                let new = !seen.contains(zone);
+                seen.push(zone.clone());
+                new
+            });
+        }
+        self.draft.groups.retain(|g| !g.zones.is_empty());
+    }
+
+    fn rev_server(&mut self, at @ (line, whole): (usize, &str), value: &str) {
+        let found = value.split_once(',').and_then(|(net, server)| Some((network(net.trim())?, server.trim())));
+        match found {
+            Some((net, server)) if !server.is_empty() => self.ask(at, reverse_zones(net), server),
+            Some((net, _)) => {
+                for zone in reverse_zones(net) {
+                    self.draft.zone(at, zone, "nxdomain");
+                }
+            }
+            None => self.draft.left(line, whole, NOT_UNDERSTOOD),
+        }
+    }
+
+    /// `/name/…/[ip]`: the name and all below it; without an address, or with `#`, see dnsmasq(8).
+    fn address(&mut self, at @ (line, whole): (usize, &str), value: &str) {
+        let Some((names, ip)) = zones(value).filter(|(names, _)| !names.is_empty()) else {
+            return self.draft.left(line, whole, "its names are not understood: evenkeel takes plain names");
+        };
+        let ips: Vec<IpAddr> = match ip {
+            "" => Vec::new(),
+            "#" => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+            ip => match ip.parse() {
+                Ok(ip) => vec![ip],
+                Err(_) => return self.draft.left(line, whole, format!("{:?} is no address", words::shown(ip))),
+            },
+        };
+        for name in names {
+            if ips.is_empty() {
+                self.draft.zone(at, name, "nxdomain");
+                continue;
+            }
+            let text = name.to_string();
+            let text = text.trim_end_matches('.');
+            for ip in &ips {
+                self.draft.address(at, text, *ip, self.local_ttl);
+            }
+            for ip in &ips {
+                self.draft.address(at, &format!("*.{text}"), *ip, self.local_ttl);
+            }
+        }
+    }
+
+    /// Records one by one; `None` where the value is not understood.
+    fn record(&mut self, at: (usize, &str), key: &str, value: &str) -> Option<()> {
+        // Texts of one record; evenkeel cuts one text where it must, and nowhere else.
+        let bare: String = value.split('"').step_by(2).collect();
+        let several = bare.matches(',').count() > 1;
+        let value = value.replace('"', "");
+        let mut parts: Vec<&str> = value.split(',').map(str::trim).collect();
+        let draft = &mut self.draft;
+        let mut ttl = self.local_ttl;
+        if matches!(key, "host-record" | "cname")
+            && parts.len() > 2
+            && let Some(span) = parts.last().and_then(|p| seconds(p))
+        {
+            ttl = Some(span);
+            parts.pop();
+        }
+        match key {
+            "host-record" => {
+                let (ips, names): (Vec<&str>, Vec<&str>) = parts.iter().partition(|p| p.parse::<IpAddr>().is_ok());
+                if names.is_empty() || ips.is_empty() || names.iter().any(|n| name(n).is_none()) {
+                    return None;
+                }
+                for owner in names {
+                    for ip in &ips {
+                        draft.address(at, owner, ip.parse().ok()?, ttl);
+                    }
+                }
+            }
+            "cname" => {
+                let target = parts.pop().filter(|t| name(t).is_some())?;
+                for alias in parts {
+                    draft.record(at, alias, "CNAME", target.to_owned(), ttl);
+                }
+            }
+            "ptr-record" => {
+                let [owner, target] = parts[..] else { return None };
+                name(target)?;
+                draft.record(at, owner, "PTR", target.to_owned(), ttl);
+            }
+            "txt-record" => {
+                let (owner, text) = value.split_once(',')?;
+                if text.len() > TEXT_BYTES_MAX || several {
+                    return None;
+                }
+                draft.record(at, owner.trim(), "TXT", text.to_owned(), ttl);
+            }
+            "mx-host" => {
+                let target = parts.get(1).copied().filter(|t| name(t).is_some())?;
+                let preference: u16 = parts.get(2).map_or(Some(1), |p| p.parse().ok())?;
+                draft.record(at, parts[0], "MX", format!("{preference} {target}"), ttl);
+            }
+            _ => {
+                let target = parts.get(1).copied().filter(|t| name(t).is_some())?;
+                let number = |n: usize, d: u16| parts.get(n).map_or(Some(d), |p| p.parse::<u16>().ok());
+                let (port, priority, weight) = (number(2, 1)?, number(3, 0)?, number(4, 0)?);
+                draft.record(at, parts[0], "SRV", format!("{priority} {weight} {port} {target}"), ttl);
+            }
+        }
+        Some(())
+    }
+}
+
+/// `/a/b/rest` as names and rest; without a slash in front all is rest. `None` where a name is none.
+fn zones(value: &str) -> Option<(Vec<Name>, &str)> {
+    let Some(inner) = value.strip_prefix('/') else { return Some((Vec::new(), value)) };
+    let (zones, rest) = inner.rsplit_once('/')?;
+    let names = zones.split('/').map(|zone| name(zone.trim_start_matches('.')));
+    Some((names.collect::<Option<Vec<_>>>()?, rest.trim()))
+}
+
+/// Adds a file that is written with its whole path.
+pub(super) fn absolute(
+    draft: &mut Draft,
+    (line, whole): (usize, &str),
+    path: &str,
+    list: impl FnOnce(&mut Draft) -> &mut Vec<String>,
+) {
+    if !path.starts_with('/') || path.contains('\0') {
+        return draft.left(line, whole, "the path is not whole: write it from / on");
+    }
+    let list = list(draft);
+    if !list.iter().any(|known| known == path) {
+        list.push(path.to_owned());
+    }
+}
+
+fn why(key: &str) -> &'static str {
+    match key {
+        "conf-dir" | "conf-file" | "servers-file" => "the files it names are not read: import each by itself",
+        "hostsdir" | "dhcp-hostsdir" => "name each file in local_files.hosts",
+        "all-servers" => "evenkeel asks a second server where the first is late, within a budget (groups.NAME.hedge)",
+        "domain-needed" => "plain names are forwarded like others",
+        "log-queries" => "there is no query log in this version",
+        "dnssec" | "dnssec-check-unsigned" | "trust-anchor" => {
+            "evenkeel does not validate; groups.NAME.trust_ad passes on the verdict of a resolver that does"
+        }
+        "stop-dns-rebind" | "rebind-localhost-ok" | "rebind-domain-ok" => "answers are not filtered by address",
+        "domain" | "expand-hosts" | "localise-queries" => "names of hosts are taken as they are written",
+        "user" | "group" | "pid-file" => "the service's unit says it",
+        _ if key.starts_with("dhcp") || key.starts_with("tftp") || key.starts_with("pxe") || key == "enable-tftp" => {
+            "evenkeel does DNS alone: keep dnsmasq with port=0 for it"
+        }
+        _ => "evenkeel has nothing like it",
+    }
+}
+
+pub(super) const NOT_UNDERSTOOD: &str = "its value is not understood";
+/// Bytes of one text (`config::local`).
+pub(super) const TEXT_BYTES_MAX: usize = 8192;
+/// Bytes of one entry of the cache, generously (`main.rs` has what a name of 152 bytes takes).
+const ENTRY_BYTES: u64 = 512;
