@@ -20,6 +20,7 @@ mod board;
 mod faults;
 mod first;
 mod neighbours;
+mod reload;
 mod restart;
 mod silence;
 mod stand;
@@ -60,6 +61,8 @@ const SCENARIOS: &[Scenario] = &[
     ("renumbered-100", "the same with 100 ms of latency", views::renumbered_100_ms_away),
     ("renumbered-far", "the same with twice the patience of latency", views::renumbered_far_away),
     ("drip", "2,000/s random names under a dead zone", neighbours::dead_zone_flood),
+    ("reload", "20 reloads at 1,000/s over UDP and 1,000/s over TCP", reload::twenty_in_a_row),
+    ("idle", "a minute of nothing to do", reload::idle),
     ("restart", "killed with -9 in an outage and started again, 2,000 known names", restart::killed_in_an_outage),
     ("restart-large", "started with the snapshot of a million names", restart::a_million_names),
     ("emptied", "all upstreams empty 50 known names", vanished::emptied),
