@@ -5,8 +5,8 @@
 //! expanded to, wherever it stands; and here whatever looks like a token: a word of 20 characters or more with letters
 //! and digits in it, and what stands behind a key that is named like a secret.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ use crate::observe::status;
 use crate::upkeep::source::ConfigSource;
 
 /// Bytes of one file of the system's.
-const SYSTEM_FILE_BYTES_MAX: usize = 256 << 10;
+const SYSTEM_FILE_BYTES_MAX: u64 = 256 << 10;
 
 pub(super) fn bundle(socket: Option<&Path>, file: Option<PathBuf>, source: &ConfigSource) -> u8 {
     let file = file.unwrap_or_else(|| PathBuf::from(format!("evenkeel-support-{}.tar.gz", clock::wall().0)));
@@ -98,16 +98,20 @@ fn parts(answer: Result<Value, String>, source: &ConfigSource) -> Vec<(&'static 
         ("memory.txt", "/proc/meminfo".to_owned()),
         ("udp.txt", "/proc/net/snmp".to_owned()),
     ] {
-        match fs::read(&path) {
-            Ok(mut text) => {
-                text.truncate(SYSTEM_FILE_BYTES_MAX);
-                parts.push((name, String::from_utf8_lossy(&text).into_owned()));
-            }
+        match read_start(&path) {
+            Ok(text) => parts.push((name, String::from_utf8_lossy(&text).into_owned())),
             Err(e) => about += &format!("Missing: {path}: {e}\n"),
         }
     }
     parts.insert(0, ("README.txt", about));
     parts
+}
+
+/// The first [`SYSTEM_FILE_BYTES_MAX`] bytes.
+fn read_start(path: &str) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    File::open(path)?.take(SYSTEM_FILE_BYTES_MAX).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 fn write(file: &Path, parts: &[(&str, String)]) -> io::Result<()> {
