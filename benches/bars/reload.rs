@@ -31,7 +31,7 @@ pub fn twenty_in_a_row(board: &mut Board) {
     let count = PER_SECOND * seconds.as_millis() as u32 / 1000;
     // Every other name is in no cache.
     let names = |batch: &str| -> Vec<String> {
-        (0..count).map(|n| if n % 2 == 0 { known(n) } else { format!("{batch}{n}.z{n}.test.") }).collect()
+        (0..count).map(|n| if n.is_multiple_of(2) { known(n) } else { format!("{batch}{n}.z{n}.test.") }).collect()
     };
     let load = || stand.load().per_second(PER_SECOND);
     let server = stand.daemon.address();
@@ -91,7 +91,7 @@ fn ask_over_tcp(server: SocketAddr, names: &[String]) -> Vec<Sample> {
         for (turn, n) in mine.enumerate() {
             let at = start + Duration::from_secs(1) * n / PER_SECOND;
             thread::sleep(at.saturating_duration_since(Instant::now()));
-            if turn as u32 % ON_A_CONNECTION == 0 {
+            if (turn as u32).is_multiple_of(ON_A_CONNECTION) {
                 stream = None;
             }
             let stream = stream.get_or_insert_with(|| Stream::connect(server));

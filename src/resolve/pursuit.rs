@@ -33,7 +33,6 @@ use std::time::Duration;
 use super::attempt::{Attempt, Stage};
 use super::vet::{Fault, Verdict};
 use crate::cache::entry::{Data, Entry, GroupStamp, Packed};
-use crate::cache::freshness::Standing;
 use crate::cache::guard;
 use crate::cache::key::{OwnedQuestion, Question};
 use crate::clock::Moment;
@@ -45,38 +44,18 @@ use crate::upstream::{ClientHash, Group, ServerId, ZoneHash};
 use crate::wire::edns::code;
 
 mod doubt;
+mod telling;
+mod waiting;
 
 pub use super::attempt::{Ask, AttemptId};
 pub use super::desk::PursuitId;
+use telling::late_after;
+pub use waiting::{Answer, Waiter};
 
 /// How long a settled pursuit listens for an attempt that is still out.
 const LINGER: Duration = Duration::from_secs(2);
 /// When a denied second question is asked for again.
 const DENIED_PAUSE: Duration = Duration::from_millis(50);
-
-/// From when on an answer of another server is late, where the one that was taken took so long: a name that takes its
-/// time says nothing of who takes it too.
-fn late_after(settled_in: Duration) -> Duration {
-    if settled_in <= HEDGE_AFTER.max { HEDGE_AFTER.max } else { settled_in * 2 }
-}
-
-/// What a waiter gets.
-#[derive(Clone, Debug)]
-pub enum Answer {
-    /// What the servers said.
-    Fresh(Arc<Entry>),
-    /// What they said before.
-    Stale(Arc<Entry>),
-    /// Nothing can be served.
-    Failed {
-        /// Our own INFO-CODE; none where the server's say it all.
-        ede: Option<u16>,
-        /// The server's own extended errors, encoded.
-        kept_edes: Box<[u8]>,
-    },
-    /// The answer is too large for UDP, and TCP failed.
-    Truncated,
-}
 
 /// What to remember of a failed pursuit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,17 +85,6 @@ pub enum Step<W> {
     Wait(Moment),
     /// It is over: give up what is still out.
     Done,
-}
-
-/// A client that waits.
-#[derive(Debug)]
-pub struct Waiter<W> {
-    /// The driver's way to it.
-    pub way: W,
-    /// It is answered by then.
-    pub deadline: Moment,
-    /// It gets the stale answer then; [`Moment::NEVER`] where there is none.
-    pub stale_at: Moment,
 }
 
 /// A negative answer that waits for what other servers say.
@@ -257,57 +225,6 @@ impl<W> Pursuit<W> {
     pub fn give_way(&mut self, group: &mut Group, now: Moment) {
         self.tell_unanswered(group, now);
         self.gives_way = true;
-    }
-
-    /// Clients that wait.
-    pub fn waiter_count(&self) -> usize {
-        self.waiters.len()
-    }
-
-    /// What can be served stale, where nothing was known of it so far.
-    pub fn offer_stale(&mut self, stale: Option<Arc<Entry>>) {
-        if self.brief.stale.is_none() {
-            self.brief.stale = stale;
-        }
-    }
-
-    /// Can it be answered, and has it nothing to give where nobody answers?
-    pub fn lacks_stale(&self) -> bool {
-        self.is_open() && self.brief.stale.is_none()
-    }
-
-    /// What can be served has come after the question: who waits gets it once `wait` has passed since it began.
-    pub fn offer_restored(&mut self, entry: Arc<Entry>, wait: Duration) {
-        let stale_at = self.started + wait;
-        self.waiters.iter_mut().for_each(|w| w.stale_at = w.stale_at.min(stale_at));
-        self.brief.stale = Some(entry);
-    }
-
-    /// The last good answer that a guard protects, where nothing was known of it so far.
-    pub fn offer_guarded(&mut self, look: impl FnOnce(&Question<'_>) -> Option<Arc<Entry>>) {
-        if self.is_open() && self.brief.guarded.is_none() {
-            self.brief.guarded = look(&self.brief.question.view());
-        }
-    }
-
-    /// A client joins. The pursuit lasts as long as its last waiter's deadline, and at most twice the group's.
-    pub fn join(&mut self, waiter: Waiter<W>) {
-        self.ends = self.ends.max(waiter.deadline).min(self.ends_max);
-        self.waiters.push(waiter);
-    }
-
-    /// The attempts that are still out, for a driver that ends: the group is told of each.
-    pub fn give_up(&mut self, group: &mut Group, now: Moment) {
-        for a in self.attempts.iter_mut().filter(|a| a.is_out()) {
-            a.stage = Stage::Failed(Fault::TimedOut);
-            match a.is_copy() {
-                // What nobody answers is no evidence, nor what was cut short by a limit of ours.
-                true if self.gives_way || self.settled_by.is_none() => {}
-                true => group.on_copy(a.server, None, now),
-                false if self.gives_way => group.on_local(a.server),
-                false => group.on_given_up(a.server),
-            }
-        }
     }
 
     //------------ What came -----------------------------------------------------------------------------------------
@@ -547,19 +464,6 @@ impl<W> Pursuit<W> {
         self.judge(group, now);
     }
 
-    fn took_of(&self, server: ServerId) -> Duration {
-        let of = self.attempts.iter().rev().filter(|a| a.server == server && !a.is_copy());
-        let mut took = of.filter_map(|a| if let Stage::Answered { took } = a.stage { Some(took) } else { None });
-        took.next().unwrap_or_default()
-    }
-
-    fn reply_to_all(&mut self, answer: Answer) {
-        let all: Vec<W> = self.waiters.drain(..).map(|w| w.way).collect();
-        if !all.is_empty() {
-            self.steps.push_back(Step::Reply(all, answer));
-        }
-    }
-
     /// The pursuit has failed: who waits gets the stale answer, or the failure. It is remembered unless the fault was
     /// our own, or the answer is there and only too large for UDP.
     fn fail(&mut self, ede: Option<u16>, kept_edes: Box<[u8]>, remember: bool, group: &mut Group, now: Moment) {
@@ -577,37 +481,6 @@ impl<W> Pursuit<W> {
             None => Answer::Failed { ede, kept_edes },
         };
         self.reply_to_all(answer);
-    }
-
-    fn servable(&self, group: &Group, now: Moment) -> Option<Arc<Entry>> {
-        let max_age = group.max_age(now);
-        self.brief
-            .stale
-            .clone()
-            .filter(|e| e.data().is_some_and(|d| d.standing(max_age, Moment::ZERO, now) != Standing::Gone))
-    }
-
-    /// Tells the group how the attempts on each server ended, once another server has answered or they answered
-    /// themselves. An attempt that is out is judged when it is too late to be of use.
-    fn judge(&mut self, group: &mut Group, now: Moment) {
-        let Some((settled_by, settled_in)) = self.settled_by else { return };
-        let limit = late_after(settled_in);
-        for a in self.attempts.iter_mut().filter(|a| !a.judged && !a.is_copy()) {
-            // Only what another server answered is evidence: who was slow, and the first all the same, is not at fault.
-            let by_another = a.server != settled_by;
-            let fault = match a.stage {
-                Stage::Answered { took } => took > limit && by_another,
-                Stage::Failed(Fault::Local) => continue,
-                Stage::Failed(_) => true,
-                Stage::Out if now.since(a.sent_at) > limit => true,
-                Stage::Out => continue,
-            };
-            a.judged = true;
-            if fault && !by_another {
-                continue;
-            }
-            group.on_judged(a.server, fault, self.zone, self.brief.client, now);
-        }
     }
 
     //------------ What next -----------------------------------------------------------------------------------------
@@ -640,29 +513,6 @@ impl<W> Pursuit<W> {
         self.wait_or_end(now)
     }
 
-    fn note_overdue(&mut self, group: &mut Group, now: Moment) {
-        for a in &mut self.attempts {
-            if a.is_out() && !a.overdue && now >= a.hedge_at {
-                a.overdue = true;
-                if !a.is_copy() {
-                    group.on_overdue(a.server, self.brief.question.view().name, self.brief.client, now);
-                }
-            }
-        }
-    }
-
-    /// What nobody has answered for a second, although a server that was asked has spoken since, counts against its
-    /// zone: once for each pursuit, at that time or when it fails.
-    fn tell_unanswered(&mut self, group: &mut Group, now: Moment) {
-        let spoke_since = |a: &Attempt| group.server(a.server).heard_at() >= Some(a.sent_at);
-        let mut live = self.attempts.iter().filter(|a| !a.is_copy());
-        let answered = || self.attempts.iter().any(|a| matches!(a.stage, Stage::Answered { .. }));
-        if !self.told_unanswered && live.any(spoke_since) && !answered() {
-            self.told_unanswered = true;
-            group.on_unanswered(self.brief.question.view().name, now);
-        }
-    }
-
     fn end_wait(&mut self, group: &mut Group, now: Moment) {
         let Some(Pending { entry, from, storable, until, doubted }) = self.pending.clone() else { return };
         let tier = entry.data().map_or(0, |d| usize::from(d.tier));
@@ -680,51 +530,6 @@ impl<W> Pursuit<W> {
             self.pending = None;
             self.settle_negative(entry, from, storable, group, now);
         }
-    }
-
-    /// Waiters whose patience or deadline is over are answered.
-    fn answer_the_impatient(&mut self, group: &Group, now: Moment) {
-        let dark = group.is_dark();
-        let stale = self.servable(group, now);
-        let (mut patient, mut impatient, mut late) = (Vec::new(), Vec::new(), Vec::new());
-        for w in self.waiters.drain(..) {
-            match () {
-                () if stale.is_some() && (now >= w.stale_at.min(w.deadline) || dark) => impatient.push(w.way),
-                () if now >= w.deadline => late.push(w.way),
-                () => patient.push(w),
-            }
-        }
-        self.waiters = patient;
-        if let Some(entry) = stale
-            && !impatient.is_empty()
-        {
-            self.steps.push_back(Step::Reply(impatient, Answer::Stale(entry)));
-        }
-        if !late.is_empty() {
-            let answer = if self.truncated {
-                Answer::Truncated
-            } else {
-                Answer::Failed { ede: Some(self.reason().0), kept_edes: [].into() }
-            };
-            self.steps.push_back(Step::Reply(late, answer));
-        }
-    }
-
-    /// The extended error of what happened so far, and whether only our own limits were at fault.
-    fn reason(&self) -> (u16, bool) {
-        let faults = || {
-            self.attempts.iter().filter(|a| !a.is_copy()).map(|a| match a.stage {
-                Stage::Failed(fault) => fault,
-                // It waited so long for room that nothing could come in time.
-                Stage::Out if self.short_of_room && !a.overdue => Fault::Local,
-                _ => Fault::TimedOut,
-            })
-        };
-        // Without any attempt it was a limit of ours that let none out, or let it out too late.
-        let local = self.short_of_room || faults().all(|f| f == Fault::Local);
-        // The most telling one: a reply that was of no use says more than silence.
-        let ede = faults().filter(|f| *f != Fault::Local).map(Fault::ede).max();
-        (ede.unwrap_or(if local { code::OTHER } else { code::NO_REACHABLE_AUTHORITY }), local)
     }
 
     fn ask(&mut self, group: &mut Group, draw: &mut dyn FnMut() -> f64, now: Moment) {
