@@ -50,7 +50,7 @@ pub fn twenty_in_a_row(board: &mut Board) {
         let more = format!(
             "\n[cache]\nmax_ttl = \"{}s\"\n\n[[local]]\nname = \"n{n}.lan\"\ntype = \"A\"\nvalue = \"192.0.2.9\"\n{}",
             3600 + n,
-            if n % 2 == 0 {
+            if n.is_multiple_of(2) {
                 "\n[groups.other]\nzones = [\"other.example\"]\nprimary = [\"127.0.0.1:9\"]\n"
             } else {
                 ""
