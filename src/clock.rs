@@ -84,6 +84,12 @@ pub fn now() -> Moment {
     Moment((t.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(t.tv_nsec as u64)) + BEFORE_BOOT
 }
 
+/// Microseconds of CLOCK_MONOTONIC, as systemd wants them of a reload (sd_notify(3), `MONOTONIC_USEC`).
+pub fn monotonic_micros() -> i64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec * 1_000_000 + now.tv_nsec / 1000
+}
+
 /// Reads CLOCK_REALTIME.
 pub fn wall() -> WallTime {
     WallTime(clock_gettime(ClockId::Realtime).tv_sec)

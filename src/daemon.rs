@@ -1,7 +1,8 @@
 //! Assembly in the one right order, signals, drain.
 //!
-//! Not pure. Order: log, state directory, sockets (TCP first, without SO_REUSEPORT: a second instance ends here), lock
-//! beside the control socket, cache and policy, the driver, workers, listeners, and then what goes on beside. What is
+//! Not pure. Order: sockets that were handed over, log, state directory, sockets (TCP first, without SO_REUSEPORT: a
+//! second instance ends here), lock beside the control socket, privileges, cache and policy, the driver, workers,
+//! listeners, and then what goes on beside, the supervisor's watchdog among it. What is
 //! in the way of serving is fatal and said in one line with what to do ([`Fatal`]); what is not (an admin port, the
 //! control socket, a state directory) is a warning and tried again.
 //!
@@ -15,6 +16,7 @@
 mod keeping;
 pub mod policy;
 mod report;
+mod user;
 mod worker;
 
 use std::net::SocketAddr;
@@ -37,6 +39,7 @@ use crate::config::{Config, Warning};
 use crate::driver::Driver;
 use crate::limits::MISS_QUEUE;
 use crate::listen::alone::Alone;
+use crate::listen::handed::Handed;
 use crate::listen::seats::TcpLimits;
 use crate::listen::tcp::Connections;
 use crate::listen::udp::Readings;
@@ -48,14 +51,16 @@ use crate::observe::history::History;
 use crate::observe::liveness::OwnListeners;
 use crate::observe::log::{self, Log};
 use crate::observe::metrics::Meters;
+use crate::observe::status::Gather;
 use crate::serve::admit::Allowed;
 use crate::upkeep::canary::Canaries;
 use crate::upkeep::freeze::{self, TiersInUse};
 use crate::upkeep::network::{self, Change};
 use crate::upkeep::snapshot::{self, Snapshotter};
 use crate::upkeep::source::{ConfigSource, Loaded, Refused, shown_path, state_directory};
-use crate::upkeep::{probe, system};
+use crate::upkeep::{probe, supervisor, system};
 use policy::{InForce, Placed, Surroundings};
+use user::Servant;
 use worker::Worker;
 
 /// How often files are looked at, and the clock.
@@ -161,6 +166,8 @@ pub(crate) struct Changing {
 /// What is in the way of serving. Nothing has been answered then.
 pub fn run(start: Start) -> Result<(), Fatal> {
     let Start { source, loaded, refused, watch } = start;
+    let handed = Handed::take();
+    let servant = Servant::find(&loaded.config.user)?;
     let config = loaded.config.clone();
     let log = Arc::new(log::start(&config.log).map_err(|e| Fatal::system(format!("logs cannot be written: {e}")))?);
     abort_on_panic();
@@ -171,9 +178,19 @@ pub fn run(start: Start) -> Result<(), Fatal> {
     say_configuration(&loaded, refused.as_ref());
     raise_descriptor_limit();
 
-    let sockets = socket::open(&config.listen).map_err(|e| Fatal::system(e.to_string()))?;
+    let mut sockets = socket::open(&config.listen, handed).map_err(|e| Fatal::system(e.to_string()))?;
     let control_place = config.admin.socket.clone();
-    let _alone = be_alone(control_place.as_deref())?;
+    let alone = be_alone(control_place.as_deref())?;
+    supervisor::keep(std::mem::take(&mut sockets.opened), &sockets.unwanted);
+    if let Some(servant) = servant {
+        let places = [state.as_deref(), alone.as_ref().map(Alone::directory)];
+        for place in places.into_iter().flatten() {
+            if let Err(e) = servant.give(place) {
+                report(Event::StateUnavailable { reason: format!("{}: {e}", place.display()) });
+            }
+        }
+        servant.become_it()?;
+    }
     let listening: Vec<SocketAddr> = sockets.tcp.iter().map(|(address, _)| *address).collect();
     for remark in &sockets.remarks {
         report(Event::ConfigRemark { remark: remark.clone() });
@@ -267,6 +284,7 @@ pub fn run(start: Start) -> Result<(), Fatal> {
         tokio::spawn(running.clone().reload_at_hangup(signals.hangup));
         until_told_to_end(signals.terminate, signals.interrupt).await;
         running.ready.store(false, Ordering::Relaxed);
+        supervisor::stopping();
         report(Event::Draining { grace: config.listen.drain });
         let last = running.clone();
         // TCP ends early where no connection is open; UDP has the whole time. The last snapshot is written meanwhile.
@@ -277,6 +295,7 @@ pub fn run(start: Start) -> Result<(), Fatal> {
         );
         // Stopping blocks; the runtime's other threads go on answering what is still open.
         let _ = tokio::task::spawn_blocking(move || udp_workers.stop(EMPTYING)).await;
+        driver.until_answered(EMPTYING).await;
     });
     report(Event::Ended { uptime: clock::now().since(running.started) });
     runtime.shutdown_timeout(Duration::from_millis(200));
@@ -533,24 +552,23 @@ impl Running {
     }
 
     fn spawn_beside(self: &Arc<Self>, config: &Config, control: Option<PathBuf>, meters: &Arc<Meters>, watch: bool) {
+        let heartbeats = {
+            let running = self.clone();
+            move || {
+                let now = clock::now();
+                lock(&running.readings)
+                    .iter()
+                    .flat_map(|r| r.beats().map(|b| now.since(b)).collect::<Vec<_>>())
+                    .collect()
+            }
+        };
+        let listening = self.listening.clone();
+        let liveness = Arc::new(OwnListeners::new(move || listening.clone(), heartbeats));
+        let running = self.clone();
+        tokio::spawn(supervisor::run(liveness.clone(), move || running.gather().summary.sentence));
         if let Some(address) = config.admin.listen {
-            let heartbeats = {
-                let running = self.clone();
-                move || {
-                    let now = clock::now();
-                    lock(&running.readings)
-                        .iter()
-                        .flat_map(|r| r.beats().map(|b| now.since(b)).collect::<Vec<_>>())
-                        .collect()
-                }
-            };
-            let listening = self.listening.clone();
-            let admin = Arc::new(Admin {
-                gather: self.clone(),
-                meters: meters.clone(),
-                liveness: Arc::new(OwnListeners::new(move || listening.clone(), heartbeats)),
-                ready: self.ready.clone(),
-            });
+            let admin =
+                Arc::new(Admin { gather: self.clone(), meters: meters.clone(), liveness, ready: self.ready.clone() });
             tokio::spawn(admin::serve(address, config.admin.allow.clone(), admin));
         }
         tokio::spawn(control_server::serve(control, self.clone(), move |change| {
@@ -715,6 +733,14 @@ impl Running {
 
     /// Reads the configuration again and puts it in force, or refuses it whole. Says what there is to say.
     pub(crate) fn reload_now(&self) -> Result<Vec<String>, String> {
+        supervisor::reloading();
+        let result = self.reload_alone();
+        // Refused or not, we serve.
+        supervisor::ready();
+        result
+    }
+
+    fn reload_alone(&self) -> Result<Vec<String>, String> {
         let _alone = lock(&self.reloading);
         let loaded = match self.source.load() {
             Ok(loaded) => loaded,

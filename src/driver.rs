@@ -138,6 +138,24 @@ impl Driver {
         }
     }
 
+    /// Waits until every question that is open has its answer, at most for `bound`.
+    pub async fn until_answered(&self, bound: Duration) {
+        const LOOK_EVERY: Duration = Duration::from_millis(5);
+        let open = || -> usize {
+            let [current, before] = &*self.cells.read().unwrap_or_else(PoisonError::into_inner);
+            current.values().chain(before.values()).map(|cell| cell.with_desk(|desk| desk.open_count())).sum()
+        };
+        let looks = bound.as_millis() / LOOK_EVERY.as_millis();
+        for _ in 0..looks {
+            if open() == 0 {
+                break;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        // What has gathered goes out.
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+
     /// Sends the replies that have gathered, whenever all that is to be done at the moment is done.
     async fn give_out(self: Arc<Self>) {
         let mut gathered = Vec::new();

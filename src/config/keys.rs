@@ -69,6 +69,7 @@ pub(super) fn sections() -> Vec<Section> {
         plain("[listen]", entries(LISTEN).collect()),
         plain("[admin]", entries(ADMIN).collect()),
         plain("[state]", entries(STATE).collect()),
+        plain("[process]", entries(PROCESS).collect()),
         plain("[access]", entries(ACCESS).collect()),
         plain("[limits]", entries(LIMITS).collect()),
         plain("[system]", entries(SYSTEM).collect()),
@@ -195,6 +196,17 @@ pub(super) const STATE: &[Key<Draft>] = &[Key::new(
                     d.config.state = StateDirectory::At(path);
                 }
             }
+        }
+    }),
+)];
+
+pub(super) const PROCESS: &[Key<Draft>] = &[Key::new(
+    "user",
+    "started as root: who to become once ports are bound; \"\" stays as it is\n\
+     under systemd the unit's User= does this",
+    Kind::Own("\"\"", |d, r, v| {
+        if let Some(text) = r.string(v) {
+            d.config.user = text;
         }
     }),
 )];

@@ -98,10 +98,11 @@ fn read(
 }
 
 /// The top level of the file.
-const SECTIONS: [&str; 14] = [
+const SECTIONS: [&str; 15] = [
     "listen",
     "admin",
     "state",
+    "process",
     "access",
     "limits",
     "system",
@@ -122,6 +123,7 @@ fn section(reader: &mut Reader<'_>, name: &str, value: &Value<'_>, draft: &mut D
         "listen" => keys::LISTEN,
         "admin" => keys::ADMIN,
         "state" => keys::STATE,
+        "process" => keys::PROCESS,
         "access" => keys::ACCESS,
         "limits" => keys::LIMITS,
         "system" => keys::SYSTEM,
@@ -211,6 +213,8 @@ pub struct Config {
     pub admin: AdminSettings,
     /// State directory.
     pub state: StateDirectory,
+    /// Who to become once the ports are bound; empty for nobody else.
+    pub user: String,
     /// Who may ask.
     pub admit: AdmitSettings,
     /// resolv.conf files of `"system"` upstreams, the first that names a server other than us.
@@ -253,6 +257,7 @@ impl Config {
             ("admin.listen", self.admin.listen != new.admin.listen),
             ("admin.allow", self.admin.allow != new.admin.allow),
             ("admin.socket", self.admin.socket != new.admin.socket),
+            ("process.user", self.user != new.user),
             ("state.directory", self.state != new.state),
             ("cache.max_bytes", self.cache.max_bytes != new.cache.max_bytes),
             ("log.format", self.log.format != new.log.format),
@@ -275,6 +280,7 @@ impl Default for Draft {
             },
             admin: AdminSettings { listen: None, allow: Vec::new(), socket: None },
             state: StateDirectory::Auto,
+            user: String::new(),
             admit: AdmitSettings {
                 allow: Vec::new(),
                 client_prefix: (0, 0),
@@ -311,6 +317,7 @@ impl Default for Draft {
             keys::LISTEN,
             keys::ADMIN,
             keys::STATE,
+            keys::PROCESS,
             keys::ACCESS,
             keys::LIMITS,
             keys::SYSTEM,

@@ -7,7 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
 
@@ -17,9 +17,15 @@ use super::socket::OpenError;
 #[derive(Debug)]
 pub struct Alone {
     _file: File,
+    directory: PathBuf,
 }
 
 impl Alone {
+    /// Where the lock is.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Takes the lock of `directory`, which must be there.
     ///
     /// # Errors
@@ -47,7 +53,7 @@ impl Alone {
         }
         // The number is a courtesy to the next instance's message; the lock holds without it.
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Self { _file: file })
+        Ok(Self { _file: file, directory: directory.to_owned() })
     }
 }
 

@@ -6,6 +6,7 @@
 //! | file | what it owns |
 //! |---|---|
 //! | [`alone`] | the lock that keeps a second instance out |
+//! | [`handed`] | sockets that a supervisor hands over at start |
 //! | [`socket`] | opening: what to bind in which order, and what to tell the operator |
 //! | [`mmsg`] | many datagrams a system call; the one file with `unsafe` |
 //! | `line` | a UDP socket, and the way back by it from any thread |
@@ -31,6 +32,7 @@
 pub mod alone;
 mod connection;
 mod gathered;
+pub mod handed;
 mod line;
 pub mod mmsg;
 pub mod seats;

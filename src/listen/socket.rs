@@ -7,6 +7,15 @@
 //!    would share it by SO_REUSEPORT.
 //! 3. UDP with SO_REUSEPORT, one socket a worker.
 //!
+//! What a supervisor handed over ([`super::handed`]) is used as it is, before anything is opened:
+//!
+//! - Sockets of a socket unit stand in place of `listen.dns`. Where a unit has UDP or TCP of an address alone, the other
+//!   one is opened beside it if that can be.
+//! - Sockets out of the store are used where `listen.dns` still names their address; UDP sockets that are fewer than
+//!   workers are joined by more. The rest is closed, and named in [`Sockets::unwanted`].
+//!
+//! Else:
+//!
 //! - An address that this machine does not have yet is bound ahead (IP_FREEBIND) and named in the remarks.
 //! - An address of a family that this kernel lacks is left out, and named; if none is left, that is an error.
 //! - An address twice, or under a wildcard of the same port, is listened on once, and named.
@@ -18,12 +27,13 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::handed::{Handed, HandedSocket, kept_name};
 use super::{ListenSettings, mmsg};
 use crate::serve::Transport;
 
@@ -36,60 +46,155 @@ pub struct Sockets {
     pub tcp: Vec<(SocketAddr, TcpListener)>,
     /// What the operator should know: addresses that were left out, or that are not there yet.
     pub remarks: Vec<String>,
+    /// Second handles of what was opened here, with their names, for a supervisor's store.
+    pub opened: Vec<(String, OwnedFd)>,
+    /// Names of what the store holds for addresses that are not listened on any more.
+    pub unwanted: Vec<String>,
 }
 
-/// Opens everything, or nothing.
+/// Takes what was handed over, and opens the rest: everything, or nothing.
 ///
 /// # Errors
 ///
 /// What is in the way of the first address that cannot be listened on.
-pub fn open(settings: &ListenSettings) -> Result<Sockets, OpenError> {
-    let mut tries = PORT_TRIES;
-    loop {
-        match open_once(settings) {
-            // Somebody has the UDP port of the TCP port that the kernel chose: it may choose again.
-            Err(OpenError::InUse { address, transport: Transport::Udp })
-                if tries > 1 && !settings.dns.contains(&address) =>
-            {
-                tries -= 1;
-            }
-            result => return result,
-        }
+pub fn open(settings: &ListenSettings, handed: Handed) -> Result<Sockets, OpenError> {
+    let Handed { unit, kept, remarks } = handed;
+    let mut sockets = Sockets { remarks, ..Sockets::default() };
+    let addresses = distinct(&settings.dns, &mut sockets.remarks);
+    let (wanted, unwanted): (Vec<_>, Vec<_>) =
+        kept.into_iter().partition(|(address, _)| unit.is_empty() && addresses.contains(address));
+    sockets.unwanted = unwanted.iter().map(|(address, _)| kept_name(*address)).collect();
+    sockets.unwanted.dedup();
+    drop(unwanted);
+    if unit.is_empty() {
+        sockets.take_in(wanted)?;
+        sockets.open_rest(&addresses, settings.workers)?;
+    } else {
+        sockets.take_in(unit)?;
+        sockets.beside_unit(&addresses);
     }
-}
-
-fn open_once(settings: &ListenSettings) -> Result<Sockets, OpenError> {
-    let mut sockets = Sockets::default();
-    for address in distinct(&settings.dns, &mut sockets.remarks) {
-        let Some(bound) = bind(address, Transport::Tcp, Sharing::Alone)? else {
-            sockets.remarks.push(format!("{address} is left out: this kernel has no {}", family(address)));
-            continue;
-        };
-        if bound.ahead {
-            sockets.remarks.push(format!("{address} is not on this machine yet; it is answered as soon as it is"));
-        }
-        bound.socket.listen(BACKLOG).map_err(|e| OpenError::of(address, Transport::Tcp, "listen", e))?;
-        let listener = TcpListener::from(bound.socket);
-        let address = listener.local_addr().map_err(|e| OpenError::of(address, Transport::Tcp, "name", e))?;
-        sockets.tcp.push((address, listener));
-    }
-    if sockets.tcp.is_empty() {
+    if sockets.tcp.is_empty() && sockets.udp.is_empty() {
         return Err(OpenError::Nothing { remarks: sockets.remarks });
     }
-    for &(address, _) in &sockets.tcp {
-        bind(address, Transport::Udp, Sharing::Alone)?;
-    }
-    for &(address, _) in &sockets.tcp {
-        let mut each = Vec::with_capacity(settings.workers);
-        for _ in 0..settings.workers.max(1) {
-            let Some(bound) = bind(address, Transport::Udp, Sharing::Shared)? else { continue };
-            let socket = UdpSocket::from(bound.socket);
-            prepare(&socket, address).map_err(|e| OpenError::of(address, Transport::Udp, "prepare", e))?;
-            each.push(socket);
-        }
-        sockets.udp.push((address, each));
-    }
     Ok(sockets)
+}
+
+impl Sockets {
+    /// Takes in what was handed over.
+    fn take_in(&mut self, given: Vec<(SocketAddr, HandedSocket)>) -> Result<(), OpenError> {
+        for (address, socket) in given {
+            match socket {
+                HandedSocket::Udp(socket) => {
+                    prepare(&socket, address).map_err(|e| OpenError::of(address, Transport::Udp, "prepare", e))?;
+                    self.join_udp(address, vec![socket]);
+                }
+                HandedSocket::Tcp(_) if self.tcp_at(address) => {}
+                HandedSocket::Tcp(listener) => self.tcp.push((address, listener)),
+            }
+        }
+        Ok(())
+    }
+
+    /// A unit's sockets are there: opens their other halves, and tells where `configured` is something else.
+    fn beside_unit(&mut self, configured: &[SocketAddr]) {
+        let udp = self.udp.iter().map(|(address, _)| *address);
+        let mut there: Vec<SocketAddr> = udp.chain(self.tcp.iter().map(|(address, _)| *address)).collect();
+        there.sort();
+        there.dedup();
+        let mut configured = configured.to_vec();
+        configured.sort();
+        if there != configured {
+            let there: Vec<String> = there.iter().map(SocketAddr::to_string).collect();
+            self.remarks
+                .push(format!("a socket unit's addresses stand in place of listen.dns: {}", there.join(", ")));
+        }
+        for address in there {
+            // One UDP socket is what a unit has: all workers read it.
+            if let Err(e) = self.open_rest(&[address], 1) {
+                self.remarks.push(format!("the socket unit has one of UDP and TCP alone: {e}"));
+            }
+        }
+    }
+
+    fn tcp_at(&self, address: SocketAddr) -> bool {
+        self.tcp.iter().any(|(a, _)| *a == address)
+    }
+
+    /// Opens what is missing of `addresses`.
+    fn open_rest(&mut self, addresses: &[SocketAddr], workers: usize) -> Result<(), OpenError> {
+        let mut tries = PORT_TRIES;
+        let new = loop {
+            match self.missing(addresses, workers) {
+                // Somebody has the UDP port of the TCP port that the kernel chose: it may choose again.
+                Err(OpenError::InUse { address, transport: Transport::Udp })
+                    if tries > 1 && !addresses.contains(&address) =>
+                {
+                    tries -= 1;
+                }
+                result => break result?,
+            }
+        };
+        self.remarks.extend(new.remarks);
+        let kept = |address, fd: BorrowedFd<'_>| Some((kept_name(address), fd.try_clone_to_owned().ok()?));
+        self.opened.extend(new.tcp.iter().filter_map(|(address, listener)| kept(*address, listener.as_fd())));
+        self.tcp.extend(new.tcp);
+        for (address, each) in new.udp {
+            self.opened.extend(each.iter().filter_map(|socket| kept(address, socket.as_fd())));
+            self.join_udp(address, each);
+        }
+        Ok(())
+    }
+
+    fn join_udp(&mut self, address: SocketAddr, more: Vec<UdpSocket>) {
+        match self.udp.iter_mut().find(|(a, _)| *a == address) {
+            Some((_, each)) => each.extend(more),
+            None => self.udp.push((address, more)),
+        }
+    }
+
+    /// What is missing of `addresses`, without touching what is there.
+    fn missing(&self, addresses: &[SocketAddr], workers: usize) -> Result<Sockets, OpenError> {
+        let (mut new, mut places) = (Sockets::default(), Vec::new());
+        for &address in addresses {
+            if self.tcp_at(address) {
+                places.push(address);
+                continue;
+            }
+            let Some(bound) = bind(address, Transport::Tcp, Sharing::Alone)? else {
+                new.remarks.push(format!("{address} is left out: this kernel has no {}", family(address)));
+                continue;
+            };
+            if bound.ahead {
+                new.remarks.push(format!("{address} is not on this machine yet; it is answered as soon as it is"));
+            }
+            bound.socket.listen(BACKLOG).map_err(|e| OpenError::of(address, Transport::Tcp, "listen", e))?;
+            let listener = TcpListener::from(bound.socket);
+            let address = listener.local_addr().map_err(|e| OpenError::of(address, Transport::Tcp, "name", e))?;
+            new.tcp.push((address, listener));
+            places.push(address);
+        }
+        let there = |address| self.udp.iter().find(|(a, _)| *a == address).map_or(0, |(_, each)| each.len());
+        for &address in places.iter().filter(|a| there(**a) == 0) {
+            bind(address, Transport::Udp, Sharing::Alone)?;
+        }
+        for address in places {
+            let mut each = Vec::with_capacity(workers);
+            for _ in there(address)..workers.max(1) {
+                let bound = match bind(address, Transport::Udp, Sharing::Shared) {
+                    Ok(Some(bound)) => bound,
+                    Ok(None) => continue,
+                    // Those that are there are read by all workers.
+                    Err(_) if there(address) > 0 => break,
+                    Err(e) => return Err(e),
+                };
+                let socket = UdpSocket::from(bound.socket);
+                prepare(&socket, address).map_err(|e| OpenError::of(address, Transport::Udp, "prepare", e))?;
+                each.push(socket);
+            }
+            new.udp.push((address, each));
+        }
+        Ok(new)
+    }
 }
 
 /// Sets what a UDP socket needs that evenkeel reads, also one that somebody else opened.
@@ -339,7 +444,7 @@ mod tests {
 
     #[test]
     fn each_address_has_one_tcp_socket_and_a_udp_socket_a_worker_on_one_port() {
-        let sockets = open(&settings(&["127.0.0.1:0", "[::1]:0", "127.0.0.1:0"], 3)).unwrap();
+        let sockets = open(&settings(&["127.0.0.1:0", "[::1]:0", "127.0.0.1:0"], 3), Handed::default()).unwrap();
         assert_eq!(sockets.remarks, [""; 0]);
         assert_eq!((sockets.tcp.len(), sockets.udp.len()), (3, 3));
         for ((tcp, listener), (udp, each)) in sockets.tcp.iter().zip(&sockets.udp) {
@@ -352,16 +457,16 @@ mod tests {
 
     #[test]
     fn a_second_instance_fails_on_the_tcp_port() {
-        let first = open(&settings(&["127.0.0.1:0"], 2)).unwrap();
+        let first = open(&settings(&["127.0.0.1:0"], 2), Handed::default()).unwrap();
         let address = first.tcp[0].0;
-        let error = open(&settings(&[&address.to_string()], 2)).unwrap_err();
+        let error = open(&settings(&[&address.to_string()], 2), Handed::default()).unwrap_err();
         assert!(matches!(error, OpenError::InUse { transport: Transport::Tcp, .. }), "{error}");
         let text = error.to_string();
         for part in ["another server", &address.to_string(), "ss -lntup", "--set"] {
             assert!(text.contains(part), "{text}");
         }
         drop(first);
-        open(&settings(&[&address.to_string()], 2)).unwrap();
+        open(&settings(&[&address.to_string()], 2), Handed::default()).unwrap();
     }
 
     #[test]
@@ -370,7 +475,7 @@ mod tests {
             for bind_there in ["127.0.0.1:0", "0.0.0.0:0"] {
                 let other = bind(bind_there.parse().unwrap(), Transport::Udp, sharing).unwrap().unwrap();
                 let port = other.socket.local_addr().unwrap().as_socket().unwrap().port();
-                let error = open(&settings(&[&format!("127.0.0.1:{port}")], 1)).unwrap_err();
+                let error = open(&settings(&[&format!("127.0.0.1:{port}")], 1), Handed::default()).unwrap_err();
                 assert!(matches!(error, OpenError::InUse { transport: Transport::Udp, .. }), "{error}");
             }
         }
@@ -379,16 +484,17 @@ mod tests {
     #[test]
     fn everything_or_nothing_is_opened() {
         let other = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let free = open(&settings(&["127.0.0.1:0"], 1)).unwrap().tcp[0].0;
-        open(&settings(&[&free.to_string(), &other.local_addr().unwrap().to_string()], 1)).unwrap_err();
-        open(&settings(&[&free.to_string()], 1)).unwrap();
+        let free = open(&settings(&["127.0.0.1:0"], 1), Handed::default()).unwrap().tcp[0].0;
+        open(&settings(&[&free.to_string(), &other.local_addr().unwrap().to_string()], 1), Handed::default())
+            .unwrap_err();
+        open(&settings(&[&free.to_string()], 1), Handed::default()).unwrap();
     }
 
     #[test]
     fn an_address_that_is_not_there_yet_is_bound_ahead_and_named() {
         // RFC 5737 and RFC 3849: nobody has these.
         for address in ["192.0.2.53:0", "[2001:db8::53]:0"] {
-            let sockets = open(&settings(&["127.0.0.1:0", address], 1)).unwrap();
+            let sockets = open(&settings(&["127.0.0.1:0", address], 1), Handed::default()).unwrap();
             assert_eq!(sockets.tcp.len(), 2);
             assert_eq!(sockets.remarks.len(), 1);
             assert!(sockets.remarks[0].contains(address), "{:?}", sockets.remarks);
@@ -417,7 +523,7 @@ mod tests {
 
     #[test]
     fn no_address_at_all_is_an_error() {
-        assert!(matches!(open(&settings(&[], 1)), Err(OpenError::Nothing { .. })));
+        assert!(matches!(open(&settings(&[], 1), Handed::default()), Err(OpenError::Nothing { .. })));
     }
 
     #[test]
@@ -432,7 +538,7 @@ mod tests {
 
     #[test]
     fn a_large_reply_may_leave_over_a_socket_that_omits_path_mtu() {
-        let sockets = open(&settings(&["127.0.0.1:0", "[::1]:0"], 1)).unwrap();
+        let sockets = open(&settings(&["127.0.0.1:0", "[::1]:0"], 1), Handed::default()).unwrap();
         for (address, each) in &sockets.udp {
             let discover = match address {
                 SocketAddr::V4(_) => sockopt::ip_mtu_discover(&each[0]).unwrap() == Ipv4PathMtuDiscovery::OMIT,

@@ -8,4 +8,5 @@ pub mod probe;
 pub mod snapshot;
 pub mod source;
 pub mod state;
+pub mod supervisor;
 pub mod system;

@@ -22,3 +22,4 @@ mod page;
 mod process;
 mod restart;
 mod stale;
+mod systemd;

@@ -205,7 +205,7 @@ pub fn evenkeel(arguments: &[&str]) -> Ended {
     run(command)
 }
 
-fn program() -> Command {
+pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
     // Nothing of this machine's evenkeel, if it has one.
     for name in ["STATE_DIRECTORY", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "NOTIFY_SOCKET", "LISTEN_FDS"] {
@@ -304,7 +304,7 @@ fn settled(text: Arc<Mutex<String>>) -> String {
     })
 }
 
-fn completed(configuration: &str, dns: SocketAddr, admin: SocketAddr, directory: &Path) -> String {
+pub fn completed(configuration: &str, dns: SocketAddr, admin: SocketAddr, directory: &Path) -> String {
     let directory = directory.display();
     let mut text = configuration.replace("{port}", &dns.port().to_string());
     for (section, key, value) in [

@@ -1,4 +1,4 @@
-//! The programs of others: dig, kdig, NSD, unbound, ip, unshare, promtool, Chromium and its driver.
+//! The programs of others: dig, kdig, NSD, unbound, ip, unshare, promtool, Chromium and its driver, systemd's tools.
 //!
 //! Where one is not installed, the tests that need it say so and are skipped; with EVENKEEL_REQUIRE_PEERS=1, as in CI,
 //! they fail instead. NSD and unbound run as the user of the tests, in a directory of their own, without chroot.
@@ -30,6 +30,8 @@ pub enum Peer {
     Promtool,
     Chromium,
     Chromedriver,
+    SystemdAnalyze,
+    SystemdSocketActivate,
 }
 
 impl Peer {
@@ -44,6 +46,8 @@ impl Peer {
             Peer::Promtool => "promtool",
             Peer::Chromium => "chromium",
             Peer::Chromedriver => "chromedriver",
+            Peer::SystemdAnalyze => "systemd-analyze",
+            Peer::SystemdSocketActivate => "systemd-socket-activate",
         }
     }
 
