@@ -3,9 +3,10 @@
 //! Not pure. The protocol is systemd's (sd_listen_fds(3)): descriptors from 3 on, their number in `$LISTEN_FDS`, their
 //! names in `$LISTEN_FDNAMES`, for the process in `$LISTEN_PID` alone.
 //!
-//! - A name that begins with [`KEPT`] is one that evenkeel gave when it put the socket into the store: the socket was
+//! - A name that begins with `kept-` is one that evenkeel gave when it put the socket into the store: the socket was
 //!   its own, and `listen.dns` decides whether it still is.
-//! - Any other name is of a socket unit. Its addresses stand in place of `listen.dns`: who wrote the unit has said where.
+//! - Any other name is of a socket unit. Its addresses stand in place of `listen.dns`: who wrote the unit has said
+//!   where.
 //! - What is no bound UDP socket and no listening TCP socket of the internet is told and left alone.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
