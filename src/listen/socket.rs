@@ -9,8 +9,8 @@
 //!
 //! What a supervisor handed over ([`super::handed`]) is used as it is, before anything is opened:
 //!
-//! - Sockets of a socket unit stand in place of `listen.dns`. Where a unit has UDP or TCP of an address alone, the other
-//!   one is opened beside it if that can be.
+//! - Sockets of a socket unit stand in place of `listen.dns`. Where a unit has UDP or TCP of an address alone, the
+//!   other one is opened beside it if that can be.
 //! - Sockets out of the store are used where `listen.dns` still names their address; UDP sockets that are fewer than
 //!   workers are joined by more. The rest is closed, and named in [`Sockets::unwanted`].
 //!

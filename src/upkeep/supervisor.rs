@@ -4,8 +4,8 @@
 //! nothing. A datagram that cannot be sent is no reason to stop serving: it is dropped.
 //!
 //! - **Ready** once the own listeners have answered, by the check that `/healthz` makes.
-//! - **Watchdog**: the same check, six times within `$WATCHDOG_USEC`, tells that we live. One of six will do, so that an
-//!   overloaded machine is not restarted into a cold cache; an upstream has no say in it.
+//! - **Watchdog**: the same check, six times within `$WATCHDOG_USEC`, tells that we live. One of six will do, so that
+//!   an overloaded machine is not restarted into a cold cache; an upstream has no say in it.
 //! - **Store**: sockets that we opened, with [`Sockets::opened`]'s names; what arrives while no process runs waits in
 //!   their buffers. systemd drops what it has already, and everything when the service is stopped for good.
 //!

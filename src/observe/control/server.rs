@@ -130,8 +130,8 @@ async fn converse(mut stream: UnixStream, controlled: Arc<dyn Controlled>) -> io
     let mut bounded = BufReader::new(read.take(CONTROL_REQUEST_BYTES_MAX as u64 + 1));
     bounded.read_until(b'\n', &mut line).await?;
     let answer = match understand(&line) {
-        Ok(request) if request.changes() && !may_change(peer, geteuid().as_raw()) => {
-            refuse(ErrorKind::Permission, "only root and the user that evenkeel runs as may do this")
+        Ok(request) if request.changes() && !may_change(peer).await => {
+            refuse(ErrorKind::Permission, "only root, the user that evenkeel runs as and its group may do this")
         }
         Ok(request) => carry_out(request, controlled).await,
         Err(why) => refuse(ErrorKind::Request, why),
@@ -149,9 +149,25 @@ fn understand(line: &[u8]) -> Result<Request, String> {
     serde_json::from_slice(line).map_err(|e| format!("no request: {e}"))
 }
 
-/// May a peer of this user change something, where evenkeel runs as `own`? One that the kernel does not name may not.
-fn may_change(peer: Option<u32>, own: u32) -> bool {
-    peer.is_some_and(|uid| uid == 0 || uid == own)
+/// May a peer of this user change something?
+async fn may_change(peer: Option<u32>) -> bool {
+    let Some(uid) = peer else { return false };
+    // A user database may be behind a network, and its names behind us.
+    is_owner(uid, geteuid().as_raw())
+        || tokio::task::spawn_blocking(move || is_of_our_group(uid)).await.unwrap_or(false)
+}
+
+/// Root may, and the user that evenkeel runs as.
+fn is_owner(uid: u32, own: u32) -> bool {
+    uid == 0 || uid == own
+}
+
+/// Members of the group that evenkeel runs as may too: an operator's way in. By the system's user database; blocks.
+fn is_of_our_group(uid: u32) -> bool {
+    let own = nix::unistd::getegid();
+    let Ok(Some(user)) = nix::unistd::User::from_uid(uid.into()) else { return false };
+    let Ok(name) = std::ffi::CString::new(user.name) else { return false };
+    nix::unistd::getgrouplist(&name, user.gid).is_ok_and(|groups| groups.contains(&own))
 }
 
 async fn carry_out(request: Request, controlled: Arc<dyn Controlled>) -> Answer {
@@ -326,16 +342,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changing_is_for_root_and_the_own_user() {
-        for (peer, own, may) in [
-            (Some(0), 500, true),
-            (Some(500), 500, true),
-            (Some(501), 500, false),
-            (Some(501), 0, false),
-            (None, 0, false),
-        ] {
-            assert_eq!(may_change(peer, own), may, "{peer:?} of {own}");
+    fn root_and_the_own_user_are_owners_and_who_is_not_there_is_of_no_group() {
+        for (peer, own, may) in [(0, 500, true), (500, 500, true), (501, 500, false), (501, 0, false)] {
+            assert_eq!(is_owner(peer, own), may, "{peer} of {own}");
         }
+        assert!(!is_of_our_group(u32::MAX - 7));
     }
 
     #[test]
