@@ -43,7 +43,8 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that do no IO: no runtime, no sockets, no files, no clock of the system, no global randomness, no log.
-const PURE: &[&str] = &["wire", "cache", "upstream", "resolve", "serve", "config", "limits", "drill"];
+const PURE: &[&str] =
+    &["wire", "cache", "upstream", "resolve", "serve", "config", "limits", "drill", "stub/plan", "stub/text"];
 const IMPURE_WORDS: &[&str] = &[
     "tokio::",
     "std::net::UdpSocket",
