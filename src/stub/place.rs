@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use rustix::fs::{IFlags, OFlags, XattrFlags, getxattr, ioctl_getflags, setxattr};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
 /// What is at a path.
@@ -194,7 +195,8 @@ fn write_in_place(path: &Path, kept: &Kept) -> io::Result<()> {
 
 fn dress(file: &File, path: &Path, kept: &Kept) -> io::Result<()> {
     let meta = file.metadata()?;
-    if (meta.uid(), meta.gid()) != (kept.uid, kept.gid) {
+    // Who is not root has no choice of owner, and no machine to change either.
+    if (meta.uid(), meta.gid()) != (kept.uid, kept.gid) && geteuid().is_root() {
         chown(path, Some(kept.uid), Some(kept.gid))?;
     }
     file.set_permissions(Permissions::from_mode(kept.mode))?;

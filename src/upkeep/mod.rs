@@ -9,3 +9,4 @@ pub mod snapshot;
 pub mod source;
 pub mod state;
 pub mod system;
+pub mod watch;
