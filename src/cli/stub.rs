@@ -46,6 +46,12 @@ pub(super) fn enable(socket: Option<&Path>, dry_run: bool) -> u8 {
             return refuse(EXIT_NOT_REACHABLE, &format!("evenkeel does not answer yet: {why}"), Some(hint));
         }
     }
+    // What is in the cache would be answered still.
+    let belief = default_belief(&status);
+    if matches!(belief, "down" | "silent") {
+        let hint = "`evenkeel status` says why; nothing was changed";
+        return refuse(EXIT_NOT_REACHABLE, &format!("the upstreams of evenkeel are {belief}"), Some(hint));
+    }
     let plan = match plan::enable(&facts, server.ip()) {
         Ok(plan) => plan,
         Err(refusal) => return refuse(exit_of(&refusal), &refusal.to_string(), None),
@@ -178,6 +184,12 @@ fn questions(status: &Value) -> Vec<(Name, u16)> {
     });
     questions.push(probe.unwrap_or((Name::root(), rtype::NS)));
     questions
+}
+
+/// What is believed of the default group, in a word.
+fn default_belief(status: &Value) -> &str {
+    let mut groups = status["groups"].as_array().into_iter().flatten();
+    groups.find(|group| group["name"] == "default").and_then(|group| group["belief"].as_str()).unwrap_or("")
 }
 
 /// A key in effect whose value is a list of strings.

@@ -21,3 +21,4 @@ mod page;
 mod process;
 mod restart;
 mod stale;
+mod stub;

@@ -1,4 +1,5 @@
-//! The programs of others: dig, kdig, NSD, unbound, ip, unshare, promtool, Chromium and its driver.
+//! The programs of others: dig, kdig, NSD, unbound, ip, unshare, promtool, Chromium and its driver,
+//! getent, musl-gcc, python3.
 //!
 //! Where one is not installed, the tests that need it say so and are skipped; with EVENKEEL_REQUIRE_PEERS=1, as in CI,
 //! they fail instead. NSD and unbound run as the user of the tests, in a directory of their own, without chroot.
@@ -30,6 +31,9 @@ pub enum Peer {
     Promtool,
     Chromium,
     Chromedriver,
+    Getent,
+    MuslGcc,
+    Python,
 }
 
 impl Peer {
@@ -44,6 +48,9 @@ impl Peer {
             Peer::Promtool => "promtool",
             Peer::Chromium => "chromium",
             Peer::Chromedriver => "chromedriver",
+            Peer::Getent => "getent",
+            Peer::MuslGcc => "musl-gcc",
+            Peer::Python => "python3",
         }
     }
 
