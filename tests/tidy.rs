@@ -45,7 +45,12 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that do no IO: no runtime, no sockets, no files, no clock of the system, no global randomness, no log.
+<<<<<<< HEAD
 const PURE: &[&str] = &["wire", "cache", "upstream", "resolve", "serve", "config", "limits", "drill", "import"];
+=======
+const PURE: &[&str] =
+    &["wire", "cache", "upstream", "resolve", "serve", "config", "limits", "drill", "stub/plan", "stub/text"];
+>>>>>>> stub
 const IMPURE_WORDS: &[&str] = &[
     "tokio::",
     "std::net::UdpSocket",
