@@ -20,6 +20,7 @@ mod user;
 mod worker;
 
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -58,13 +59,16 @@ use crate::upkeep::freeze::{self, TiersInUse};
 use crate::upkeep::network::{self, Change};
 use crate::upkeep::snapshot::{self, Snapshotter};
 use crate::upkeep::source::{ConfigSource, Loaded, Refused, shown_path, state_directory};
+use crate::upkeep::watch::Watched;
 use crate::upkeep::{probe, supervisor, system};
 use policy::{InForce, Placed, Surroundings};
 use user::Servant;
 use worker::Worker;
 
-/// How often files are looked at, and the clock.
+/// How often the clock is looked at, and files of which the kernel does not tell.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// And files of which it does: on some file systems it misses changes.
+const LOOK_AT_FILES_EVERY: Duration = Duration::from_secs(30);
 /// The store's put-off work.
 const STORE_EVERY: Duration = Duration::from_millis(200);
 /// The wall clock moved this much more than ours: it jumped.
@@ -598,11 +602,14 @@ impl Running {
 
     /// Files that change, a clock that jumps, a machine that slept.
     async fn look_around(self: Arc<Self>, watch: bool) {
-        let mut seen = self.files_seen();
         let mut config_seen = self.config_seen();
+        let mut watched = Watched::new();
+        let mut files = self.files();
+        watched.follow(&files);
+        let (mut marks, mut looked) = (files_seen(&files), clock::now());
         let (mut last, mut last_wall) = (clock::now(), clock::wall());
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            let is_told = tokio::time::timeout(LOOK_EVERY, watched.changed()).await.is_ok();
             let (now, wall) = (clock::now(), clock::wall());
             let passed = now.since(last);
             let wall_passed = Duration::from_secs(u64::try_from(wall.0 - last_wall.0).unwrap_or(0));
@@ -621,12 +628,19 @@ impl Running {
             let config_now = self.config_seen();
             if watch && config_now != config_seen {
                 let _ = self.reload_now();
-                seen = self.files_seen();
             }
             config_seen = config_now;
-            let files = self.files_seen();
-            if files != seen {
-                seen = files;
+            // A reload may name others.
+            let same = std::mem::replace(&mut files, self.files()) == files;
+            if same && !is_told && !watched.is_deaf() && now.since(looked) < LOOK_AT_FILES_EVERY {
+                continue;
+            }
+            looked = now;
+            // Before they are looked at: what changes from here on is told.
+            watched.follow(&files);
+            let marks_now = files_seen(&files);
+            if marks_now != marks {
+                marks = marks_now;
                 self.look_again();
             }
         }
@@ -651,13 +665,15 @@ impl Running {
         }
     }
 
-    fn files_seen(&self) -> Vec<Option<(std::time::SystemTime, u64)>> {
+    /// Hosts files, and those that name the servers of `"system"`.
+    fn files(&self) -> Vec<PathBuf> {
         let changing = self.changing();
         let config = &changing.loaded.config;
-        config.local.hosts.iter().chain(&config.system_files).map(|path| file_mark(path)).collect()
+        let system = config.system_files.iter().filter(|_| policy::names_system(config));
+        config.local.hosts.iter().chain(system).cloned().collect()
     }
 
-    fn config_seen(&self) -> Option<(std::time::SystemTime, u64)> {
+    fn config_seen(&self) -> Option<FileMark> {
         let path = self.changing().loaded.path.clone()?;
         file_mark(&path)
     }
@@ -773,10 +789,17 @@ impl Running {
     }
 }
 
-/// What tells that a file changed; `None` where it is not there.
-fn file_mark(path: &Path) -> Option<(std::time::SystemTime, u64)> {
+fn files_seen(files: &[PathBuf]) -> Vec<Option<FileMark>> {
+    files.iter().map(|path| file_mark(path)).collect()
+}
+
+/// What tells that a file changed: device, inode, when it changed, bytes.
+type FileMark = (u64, u64, (i64, i64), u64);
+
+/// `None` where it is not there.
+fn file_mark(path: &Path) -> Option<FileMark> {
     let meta = std::fs::metadata(path).ok()?;
-    Some((meta.modified().ok()?, meta.len()))
+    Some((meta.dev(), meta.ino(), (meta.ctime(), meta.ctime_nsec()), meta.len()))
 }
 
 /// Where a task can be put: the runtime before it runs, its handle within.

@@ -25,6 +25,7 @@
 //! - [`resolve`] is the machine for a miss: it says what next, [`driver`] carries it out and says when.
 //! - [`upstream`] chooses and judges servers; [`cache`] keeps what was answered; [`wire`] reads and writes packets.
 //! - [`listen`] and [`transport`] move bytes and decide nothing. [`daemon`] puts it all together, [`cli`] starts it.
+//! - [`stub`] points the machine's resolv.conf at evenkeel, and back.
 //! - [`drill`] plays outages in virtual time: the same core, simulated servers in the place of [`transport`].
 //!
 //! # Words
@@ -69,6 +70,7 @@ pub mod listen;
 pub mod observe;
 pub mod resolve;
 pub mod serve;
+pub mod stub;
 pub mod transport;
 pub mod upkeep;
 pub mod upstream;

@@ -45,7 +45,19 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that do no IO: no runtime, no sockets, no files, no clock of the system, no global randomness, no log.
-const PURE: &[&str] = &["wire", "cache", "upstream", "resolve", "serve", "config", "limits", "drill", "import"];
+const PURE: &[&str] = &[
+    "wire",
+    "cache",
+    "upstream",
+    "resolve",
+    "serve",
+    "config",
+    "limits",
+    "drill",
+    "import",
+    "stub/plan",
+    "stub/text",
+];
 const IMPURE_WORDS: &[&str] = &[
     "tokio::",
     "std::net::UdpSocket",

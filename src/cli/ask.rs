@@ -95,7 +95,7 @@ fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
-fn fail(error: &AskError) -> u8 {
+pub(super) fn fail(error: &AskError) -> u8 {
     talk(&format!("evenkeel: {error}"));
     let hint = match error {
         AskError::NotReachable(_) => Some("is it running? `evenkeel serve` starts it; --socket says where to ask"),

@@ -11,6 +11,7 @@ mod drill;
 mod import;
 pub mod render;
 mod start;
+mod stub;
 mod top;
 
 use std::ffi::OsString;
@@ -125,6 +126,9 @@ enum Command {
         /// The name
         name: Name,
     },
+    /// Point this machine's resolv.conf at evenkeel, and back
+    #[command(subcommand)]
+    Stub(Stub),
     /// Rehearse an outage: a scripted bad day in virtual time, under your own configuration
     ///
     /// Upstreams are replaced by simulated ones; everything else is as it serves. Ends with 1 where an objective is
@@ -172,6 +176,25 @@ enum Command {
         /// The command
         #[arg(value_name = "COMMAND")]
         command: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Stub {
+    /// Point resolv.conf at the running evenkeel, once it answers there; what was there is kept
+    Enable {
+        /// Print what would be done, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Put back what was there
+    Disable {
+        /// Over what somebody else has written since, and though what a link led to is gone
+        #[arg(long)]
+        force: bool,
+        /// Print what would be done, and do nothing
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 
@@ -252,6 +275,8 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Freeze { span } => ask::freeze(socket.as_deref(), span),
         Command::Thaw => ask::thaw(socket.as_deref()),
         Command::Release { name } => ask::release(socket.as_deref(), &name),
+        Command::Stub(Stub::Enable { dry_run }) => stub::enable(socket.as_deref(), dry_run),
+        Command::Stub(Stub::Disable { force, dry_run }) => stub::disable(force, dry_run),
         Command::Drill { what, list, series, config, sets, json } => {
             let source = ConfigSource { file: config, sets: sets.sets };
             drill::drill(what.as_deref(), &source, drill::Shape { list, json, series })
@@ -401,6 +426,9 @@ mod tests {
             ("evenkeel thaw", true),
             ("evenkeel release db.example.org", true),
             ("evenkeel release", false),
+            ("evenkeel stub", false),
+            ("evenkeel stub enable --dry-run", true),
+            ("evenkeel stub disable --force", true),
             ("evenkeel drill", true),
             ("evenkeel drill all-blackhole --config x --set a=b --json", true),
             ("evenkeel drill --list", true),

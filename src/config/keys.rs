@@ -273,13 +273,21 @@ pub(super) const LIMITS: &[Key<Draft>] = &[
     ),
 ];
 
+/// Where the programs that manage resolv.conf write servers; then the file itself; then where those are while it names
+/// evenkeel (`crate::stub`).
+const SYSTEM_FILES: &str = r#"[
+    "/run/systemd/resolve/resolv.conf",
+    "/run/NetworkManager/no-stub-resolv.conf",
+    "/run/resolvconf/resolv.conf",
+    "/etc/resolv.conf",
+    "/run/evenkeel-stub/resolv.conf",
+    "/var/lib/evenkeel-stub/resolv.conf",
+]"#;
+
 pub(super) const SYSTEM: &[Key<Draft>] = &[Key::new(
     "files",
     "\"system\" upstreams: the first of these that names a server other than us",
-    Kind::Own(
-        "[\"/run/systemd/resolve/resolv.conf\", \"/run/NetworkManager/no-stub-resolv.conf\", \"/etc/resolv.conf\"]",
-        |d, r, v| d.config.system_files = paths(r, v),
-    ),
+    Kind::Own(SYSTEM_FILES, |d, r, v| d.config.system_files = paths(r, v)),
 )];
 
 pub(super) const CACHE: &[Key<Draft>] = &[

@@ -48,7 +48,7 @@ fn an_empty_file_is_the_embedded_default() {
     assert_eq!(config.cache.max_bytes, 64 << 20);
     assert_eq!(config.admit.allow, [Allowed::Loopback]);
     assert_eq!(config.admin.listen, Some("127.0.0.1:9553".parse().unwrap()));
-    assert_eq!(config.system_files.len(), 3);
+    assert_eq!(config.system_files.len(), 6);
     assert_eq!(config.groups.len(), 1);
     let default = group(&config, "default");
     assert_eq!(default.settings.zones, [crate::wire::Name::root()]);

@@ -10,3 +10,4 @@ pub mod source;
 pub mod state;
 pub mod supervisor;
 pub mod system;
+pub mod watch;

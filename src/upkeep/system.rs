@@ -259,7 +259,8 @@ fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(&fresh, path)
 }
 
-fn interface_index(name: &str) -> Option<u32> {
+/// The number of an interface of this machine.
+pub fn interface_index(name: &str) -> Option<u32> {
     let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None).ok()?;
     rustix::net::netdevice::name_to_index(&socket, name).ok()
 }

@@ -22,4 +22,5 @@ mod page;
 mod process;
 mod restart;
 mod stale;
+mod stub;
 mod systemd;

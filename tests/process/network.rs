@@ -13,10 +13,11 @@ use std::time::Duration;
 use crate::support::client::load;
 use crate::support::daemon::{Daemon, run, tiers};
 use crate::support::message::{Message, Question, rcode, rtype};
+use crate::support::namespace::{self, Room};
 use crate::support::peers::Peer;
 use crate::support::scripted::{Behaviour, Upstream};
+use crate::support::wait_for;
 use crate::support::zone::Zone;
-use crate::support::{busy, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(3);
 const SAID: &str = "the network changed (new: 192.0.2.7 on lo)";
@@ -28,7 +29,11 @@ fn zone() -> Zone {
 // The first of two servers is convicted at the start and is due to be probed again after a minute.
 #[test]
 fn a_server_that_is_down_is_probed_at_once_when_an_address_comes() {
-    let Some(ip) = inside("a_server_that_is_down_is_probed_at_once_when_an_address_comes") else { return };
+    let Some(ip) =
+        namespace::inside(Room::Network, "network::a_server_that_is_down_is_probed_at_once_when_an_address_comes")
+    else {
+        return;
+    };
     let (first, second) = (Upstream::behaving(zone(), Behaviour::Silent), Upstream::new(zone()));
     let health = "\n[groups.default.health]\nevery = \"1m\"\ntimeout = \"200ms\"\nfall = 1\nrise = 1\ndamp = false\n";
     let daemon = Daemon::start(&tiers(&[&[first.address()], &[second.address()]], health));
@@ -52,7 +57,9 @@ fn a_server_that_is_down_is_probed_at_once_when_an_address_comes() {
 
 #[test]
 fn who_is_local_follows_the_addresses_of_the_node() {
-    let Some(ip) = inside("who_is_local_follows_the_addresses_of_the_node") else { return };
+    let Some(ip) = namespace::inside(Room::Network, "network::who_is_local_follows_the_addresses_of_the_node") else {
+        return;
+    };
     let upstream = Upstream::new(zone());
     let listen = "\n[listen]\ndns = [\"0.0.0.0:{port}\"]\n[access]\nallow = [\"local\"]\n";
     let daemon = Daemon::start(&tiers(&[&[upstream.address()]], listen));
@@ -78,7 +85,7 @@ fn who_is_local_follows_the_addresses_of_the_node() {
 // that elsewhere means a shortage of ours.
 #[test]
 fn where_ipv6_is_switched_off_its_servers_are_passed_over() {
-    if inside("where_ipv6_is_switched_off_its_servers_are_passed_over").is_none() {
+    if namespace::inside(Room::Network, "network::where_ipv6_is_switched_off_its_servers_are_passed_over").is_none() {
         return;
     }
     if std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").is_err() {
@@ -95,40 +102,6 @@ fn where_ipv6_is_switched_off_its_servers_are_passed_over() {
     let (_, metrics) = daemon.get("/metrics");
     let in_use = metrics.lines().find(|l| l.starts_with("evenkeel_tier_in_use")).unwrap_or("none");
     assert!(in_use.ends_with(" 2"), "{in_use}\n{}", daemon.log());
-}
-
-/// `ip`, where this process is the one in the namespace. Else runs `test` in one and gives back `None`.
-fn inside(test: &str) -> Option<PathBuf> {
-    const INSIDE: &str = "EVENKEEL_TEST_IN_NAMESPACE";
-    if std::env::var_os(INSIDE).is_some() {
-        return Peer::Ip.path();
-    }
-    let _busy = busy();
-    let (ip, unshare) = (Peer::Ip.path()?, Peer::Unshare.path()?);
-    let mut reasons = String::new();
-    // As root of a user namespace; or as root, where there are none of those.
-    for flags in ["-rn", "-n"] {
-        let mut trial = Command::new(&unshare);
-        trial.arg(flags).arg(&ip).args(["link", "set", "lo", "up"]);
-        let tried = run(trial);
-        if tried.code != Some(0) {
-            reasons += &format!("; unshare {flags}: {}", tried.stderr.trim());
-            continue;
-        }
-        let mut command = Command::new(&unshare);
-        command.arg(flags).args([
-            "sh",
-            "-c",
-            "\"$1\" link set lo up && exec \"$2\" --exact \"$3\" --nocapture",
-            "sh",
-        ]);
-        command.arg(&ip).arg(std::env::current_exe().unwrap()).arg(format!("network::{test}")).env(INSIDE, "1");
-        let ended = run(command);
-        assert!(ended.code == Some(0) && ended.stdout.contains("1 passed"), "{}{}", ended.stdout, ended.stderr);
-        return None;
-    }
-    let _ = io::stderr().write_all(format!("skipped: no network namespace here{reasons}\n").as_bytes());
-    None
 }
 
 fn add_address(ip: &Path, address: &str) {

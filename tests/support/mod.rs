@@ -11,6 +11,7 @@ pub mod client;
 pub mod daemon;
 pub mod dig;
 pub mod message;
+pub mod namespace;
 pub mod peers;
 pub mod scripted;
 pub mod zone;

@@ -1,4 +1,5 @@
-//! The programs of others: dig, kdig, NSD, unbound, ip, unshare, promtool, Chromium and its driver, systemd's tools.
+//! The programs of others: dig, kdig, NSD, unbound, ip, unshare, promtool, Chromium and its driver, systemd's tools,
+//! getent, musl-gcc, python3.
 //!
 //! Where one is not installed, the tests that need it say so and are skipped; with EVENKEEL_REQUIRE_PEERS=1, as in CI,
 //! they fail instead. NSD and unbound run as the user of the tests, in a directory of their own, without chroot.
@@ -32,6 +33,9 @@ pub enum Peer {
     Chromedriver,
     SystemdAnalyze,
     SystemdSocketActivate,
+    Getent,
+    MuslGcc,
+    Python,
 }
 
 impl Peer {
@@ -48,6 +52,9 @@ impl Peer {
             Peer::Chromedriver => "chromedriver",
             Peer::SystemdAnalyze => "systemd-analyze",
             Peer::SystemdSocketActivate => "systemd-socket-activate",
+            Peer::Getent => "getent",
+            Peer::MuslGcc => "musl-gcc",
+            Peer::Python => "python3",
         }
     }
 

@@ -75,6 +75,15 @@ impl Upstream {
         panic!("each of {taken_at_most} free ports was taken");
     }
 
+    /// Answers from `zone` at `address`, in a namespace where nobody else has it.
+    pub fn at(address: SocketAddr, zone: Zone) -> Self {
+        let mut upstream = Self::new(zone);
+        upstream.close();
+        upstream.address = address;
+        upstream.open();
+        upstream
+    }
+
     /// [`Upstream::new`] that behaves so from the start.
     pub fn behaving(zone: Zone, behaviour: Behaviour) -> Self {
         let upstream = Self::new(zone);

@@ -1,0 +1,148 @@
+//! What a machine's tree says of how resolv.conf is managed. Not pure: reads files below a root.
+
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use super::place::{self, Place};
+use super::record::{RECORD_VERSION, Record};
+use super::{DHCLIENT_HOOK, KEPT, KEPT_RECORD, NETWORK_MANAGER_FILE, OPENRESOLV_FILE, RESOLV_CONF};
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// What is at /etc/resolv.conf.
+    pub resolv: Place,
+    /// Where a link there leads.
+    pub leads_to: Option<PathBuf>,
+    /// Its text, through the link; `None` where there is none to be read.
+    pub text: Option<String>,
+    /// Where the link that was there, and is to be put back, would lead: is there something?
+    pub original_leads: bool,
+    /// Is it marked so that nobody may change it?
+    pub immutable: bool,
+    /// nsswitch.conf.
+    pub nsswitch: String,
+    /// Is NetworkManager here?
+    pub network_manager: bool,
+    /// And does it run?
+    pub network_manager_runs: bool,
+    /// What is where our drop-in is to be.
+    pub drop_in: Place,
+    /// Is dhclient here, with hooks?
+    pub dhclient: bool,
+    /// Another hook that already keeps dhclient from writing resolv.conf.
+    pub other_hook: Option<String>,
+    /// What is where our hook is to be.
+    pub hook: Place,
+    /// openresolv's configuration; `None` where it is not here.
+    pub openresolv: Option<Place>,
+    /// What an earlier enabling kept.
+    pub record: Option<Record>,
+}
+
+/// Looks at the tree below `root`.
+///
+/// # Errors
+///
+/// With the path in front: what cannot be read, or is not what it should be.
+pub fn look(root: &Path) -> io::Result<Facts> {
+    let at = |path: &str| below(root, Path::new(path));
+    let place = |path: &str| place::look(&at(path)).map_err(|e| io::Error::new(e.kind(), format!("{path}: {e}")));
+    let is_there = |path: &str| at(path).exists();
+    let resolv = place(RESOLV_CONF)?;
+    let leads_to = match &resolv {
+        Place::Link(target) => Some(follow(root, &absolute(target))),
+        _ => None,
+    };
+    let read = leads_to.clone().unwrap_or_else(|| PathBuf::from(RESOLV_CONF));
+    let text = match place::look(&below(root, &read)) {
+        Ok(Place::File(kept)) => Some(String::from_utf8_lossy(kept.bytes.as_bytes()).into_owned()),
+        _ => None,
+    };
+    let record = read_record(root)?;
+    let original_leads = match record.as_ref().map(|r| &r.original) {
+        Some(Place::Link(target)) => below(root, &follow(root, &absolute(target))).is_file(),
+        _ => true,
+    };
+    let network_manager_runs = is_there("/run/NetworkManager");
+    let hooks = at(DHCLIENT_HOOK).parent().map(Path::to_owned).unwrap_or_default();
+    let ours = at(DHCLIENT_HOOK);
+    let openresolv = place(OPENRESOLV_FILE)?;
+    Ok(Facts {
+        immutable: place::is_immutable(&at(RESOLV_CONF)),
+        nsswitch: fs::read_to_string(at("/etc/nsswitch.conf")).unwrap_or_default(),
+        network_manager: is_there("/etc/NetworkManager")
+            && (network_manager_runs || is_there("/usr/sbin/NetworkManager")),
+        network_manager_runs,
+        drop_in: place(NETWORK_MANAGER_FILE)?,
+        dhclient: ["/sbin/dhclient", "/usr/sbin/dhclient"].into_iter().any(is_there) && hooks.is_dir(),
+        other_hook: other_hook(&hooks, &ours),
+        hook: place(DHCLIENT_HOOK)?,
+        openresolv: (openresolv != Place::Nothing).then_some(openresolv),
+        original_leads,
+        resolv,
+        leads_to,
+        text,
+        record,
+    })
+}
+
+/// A path of the machine below a root.
+pub fn below(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// A link's target as a whole path, seen from /etc.
+pub fn absolute(target: &Path) -> PathBuf {
+    let mut whole = PathBuf::new();
+    for part in Path::new("/etc").join(target).components() {
+        match part {
+            Component::ParentDir => {
+                whole.pop();
+            }
+            Component::CurDir => {}
+            part => whole.push(part),
+        }
+    }
+    whole
+}
+
+/// Follows a chain of links, within the root.
+fn follow(root: &Path, path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let Ok(target) = fs::read_link(below(root, &path)) else { break };
+        path = absolute(&path.parent().unwrap_or(Path::new("/")).join(target));
+    }
+    path
+}
+
+const LINKS_MAX: usize = 8;
+
+fn other_hook(hooks: &Path, ours: &Path) -> Option<String> {
+    let mut found: Vec<PathBuf> = fs::read_dir(hooks).ok()?.filter_map(|e| Some(e.ok()?.path())).collect();
+    found.sort();
+    found
+        .into_iter()
+        .filter(|path| path != ours)
+        .find(|path| fs::read_to_string(path).is_ok_and(|text| text.contains("make_resolv_conf")))
+        .map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned())
+}
+
+fn read_record(root: &Path) -> io::Result<Option<Record>> {
+    let fault = |what: String| io::Error::other(format!("{KEPT_RECORD}: {what}"));
+    let Place::File(kept) = place::look(&below(root, Path::new(KEPT_RECORD)))? else { return Ok(None) };
+    let directory = fs::metadata(below(root, Path::new(KEPT)))?;
+    let writable_by_others =
+        |mode: u32, uid: u32| mode & 0o022 != 0 || uid != 0 && uid != rustix::process::geteuid().as_raw();
+    use std::os::unix::fs::MetadataExt;
+    if writable_by_others(kept.mode, kept.uid) || writable_by_others(directory.mode(), directory.uid()) {
+        return Err(fault("others than root may have written it".to_owned()));
+    }
+    let record: Record = serde_json::from_slice(kept.bytes.as_bytes()).map_err(|e| fault(e.to_string()))?;
+    if record.version != RECORD_VERSION {
+        return Err(fault(format!("it is of version {}, this program's is {RECORD_VERSION}", record.version)));
+    }
+    Ok(Some(record))
+}

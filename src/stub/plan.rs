@@ -1,0 +1,324 @@
+//! What is to be done: from what a machine's tree says to steps. Pure.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use super::facts::Facts;
+use super::place::Place;
+use super::record::{Change, RECORD_VERSION, Record};
+use super::{DHCLIENT_HOOK, KEPT_COPY, LEASE, NETWORK_MANAGER_FILE, OPENRESOLV_FILE, RESOLV_CONF, text};
+
+/// What is to be done, in this order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The steps; none where all is as it should be.
+    pub steps: Vec<Step>,
+    /// What an operator should know.
+    pub remarks: Vec<String>,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Keep what was there.
+    Keep(Record),
+    /// Put this at this path.
+    Put {
+        /// Where.
+        path: PathBuf,
+        /// What.
+        place: Place,
+        /// Why, in words.
+        why: &'static str,
+    },
+    /// Run a program of the machine. That it fails is a remark.
+    Run(&'static [&'static str]),
+    /// Let go of what was kept.
+    Forget,
+}
+
+impl Step {
+    /// In a line.
+    pub fn in_words(&self) -> String {
+        match self {
+            Step::Keep(record) => {
+                format!("keep {RESOLV_CONF}, {}, in {}", record.original.in_words(), super::KEPT_RECORD)
+            }
+            Step::Put { path, place: Place::Nothing, why } => format!("remove {}: {why}", path.display()),
+            Step::Put { path, place, why } => format!("put {} at {}: {why}", place.in_words(), path.display()),
+            Step::Run(command) => format!("run `{}`", command.join(" ")),
+            Step::Forget => format!("remove {}", super::KEPT),
+        }
+    }
+
+    /// The text that is written, where it is new.
+    pub fn text(&self) -> Option<String> {
+        match self {
+            Step::Put { place: Place::File(kept), .. } => {
+                Some(String::from_utf8_lossy(kept.bytes.as_bytes()).into_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Why nothing is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// resolv.conf is marked so that nobody may change it.
+    Immutable,
+    /// Somebody else has written resolv.conf, and it still names evenkeel.
+    OthersNameEvenkeel,
+    /// What the link that was there leads to is gone.
+    TargetGone(PathBuf),
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Refusal::Immutable => write!(
+                f,
+                "{RESOLV_CONF} is immutable: somebody made sure that nobody changes it\n  hint: if that is not \
+                 wanted any more, `chattr -i -a {RESOLV_CONF}`, and again"
+            ),
+            Refusal::OthersNameEvenkeel => write!(
+                f,
+                "{RESOLV_CONF} was changed by somebody else, and names evenkeel: nothing is changed\n  hint: --force \
+                 puts back what was there before evenkeel"
+            ),
+            Refusal::TargetGone(target) => write!(
+                f,
+                "{RESOLV_CONF} was a link to {}, which is not there: put back, it would name no server\n  hint: \
+                 --force puts the link back all the same",
+                target.display()
+            ),
+        }
+    }
+}
+
+/// Points resolv.conf at `server`.
+///
+/// # Errors
+///
+/// Why that is not to be done.
+pub fn enable(facts: &Facts, server: IpAddr) -> Result<Plan, Refusal> {
+    let old = facts.text.as_deref().unwrap_or("");
+    let written = text::resolv_conf(server, old);
+    let record = Record {
+        version: RECORD_VERSION,
+        original: original(facts, server),
+        changes: changes(facts),
+        written: written.clone(),
+    };
+    let mut plan = Plan::default();
+    if facts.record.as_ref() != Some(&record) {
+        plan.steps.push(Step::Keep(record.clone()));
+        let copy = copy(&record.original, facts.leads_to.as_deref());
+        if facts.record.as_ref().map(|r| &r.original) != Some(&record.original) && copy != Place::Nothing {
+            let why = "\"system\" upstreams go on reading the servers that were there";
+            plan.steps.push(Step::Put { path: KEPT_COPY.into(), place: copy, why });
+        }
+    }
+    for change in &record.changes {
+        let there = place_of(facts, &change.path);
+        if there.is_some_and(|place| !place.says(&change.written)) {
+            plan.put_change(facts, change, true);
+        }
+    }
+    if !facts.resolv.says(&written) {
+        if facts.immutable {
+            return Err(Refusal::Immutable);
+        }
+        let place = Place::new_file(&written);
+        plan.steps.push(Step::Put { path: RESOLV_CONF.into(), place, why: "it names evenkeel alone" });
+    }
+    plan.remarks.extend(remarks(facts));
+    Ok(plan)
+}
+
+/// What is to be put back one day. What somebody else has written since the first time is the machine's own, unless it
+/// names evenkeel alone, as an edited copy of ours does.
+fn original(facts: &Facts, server: IpAddr) -> Place {
+    let Some(record) = &facts.record else { return facts.resolv.clone() };
+    let is_ours = facts.resolv.says(&record.written);
+    let is_as_before = facts.resolv.is_alike(&record.original);
+    if is_ours || is_as_before || names_only(facts.text.as_deref(), server) {
+        return record.original.clone();
+    }
+    facts.resolv.clone()
+}
+
+fn names_only(text: Option<&str>, server: IpAddr) -> bool {
+    let mut servers = text::servers(text.unwrap_or("")).peekable();
+    servers.peek().is_some() && servers.all(|s| s == server)
+}
+
+/// The copy for `"system"` upstreams. A link is followed still, since what it leads to may go on changing; where that
+/// is a file which they read anyway, there is none.
+fn copy(original: &Place, leads_to: Option<&Path>) -> Place {
+    match (original, leads_to) {
+        (Place::File(kept), _) => match std::str::from_utf8(kept.bytes.as_bytes()) {
+            Ok(text) => Place::new_file(text),
+            Err(_) => Place::new_file(&String::from_utf8_lossy(kept.bytes.as_bytes())),
+        },
+        (Place::Link(_), Some(target)) if !READ_ANYWAY.iter().any(|directory| target.starts_with(directory)) => {
+            Place::Link(target.to_owned())
+        }
+        _ => Place::Nothing,
+    }
+}
+
+const READ_ANYWAY: [&str; 4] =
+    ["/run/systemd/resolve", "/run/NetworkManager", "/run/resolvconf", "/etc/resolvconf/run"];
+
+/// What else is to be written, and what was there before us.
+fn changes(facts: &Facts) -> Vec<Change> {
+    let mut wanted = Vec::new();
+    if facts.network_manager {
+        wanted.push((NETWORK_MANAGER_FILE, text::network_manager()));
+    }
+    if facts.dhclient && facts.other_hook.is_none() {
+        wanted.push((DHCLIENT_HOOK, text::dhclient_hook()));
+    }
+    if let Some(Place::File(kept)) = &facts.openresolv {
+        wanted.push((OPENRESOLV_FILE, text::openresolv_with(&String::from_utf8_lossy(kept.bytes.as_bytes()))));
+    }
+    let earlier: &[Change] = facts.record.as_ref().map_or(&[], |record| &record.changes);
+    let mut changes: Vec<Change> = wanted
+        .into_iter()
+        .filter_map(|(path, written)| {
+            let path = PathBuf::from(path);
+            let there = place_of(facts, &path)?;
+            let ours = earlier.iter().find(|c| c.path == path && there.says(&c.written));
+            let before = ours.map_or_else(|| there.clone(), |c| c.before.clone());
+            Some(Change { path, before, written })
+        })
+        .collect();
+    // What is not wanted any more is still ours to take back.
+    let gone = earlier.iter().filter(|old| !changes.iter().any(|c| c.path == old.path)).cloned();
+    let gone: Vec<Change> = gone.collect();
+    changes.extend(gone);
+    changes
+}
+
+fn place_of<'a>(facts: &'a Facts, path: &Path) -> Option<&'a Place> {
+    match path.to_str()? {
+        NETWORK_MANAGER_FILE => Some(&facts.drop_in),
+        DHCLIENT_HOOK => Some(&facts.hook),
+        OPENRESOLV_FILE => facts.openresolv.as_ref(),
+        _ => None,
+    }
+}
+
+fn remarks(facts: &Facts) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if text::asks_resolved_first(&facts.nsswitch) {
+        remarks.push(
+            "nsswitch.conf asks systemd-resolved before DNS: programs that use the C library's look-up ask it, and it \
+             asks evenkeel or its own servers; with `resolve` taken off the line `hosts:` they ask evenkeel"
+                .to_owned(),
+        );
+    }
+    if let Some(hook) = facts.other_hook.as_ref().filter(|_| facts.dhclient) {
+        remarks.push(format!("dhclient leaves {RESOLV_CONF} alone by its hook {hook}: nothing is added"));
+    }
+    if let Some(who) = facts.text.as_deref().and_then(text::claimed_by) {
+        remarks.push(format!(
+            "{RESOLV_CONF} was written by {who}, which may write it again: tell it not to, and look at it later"
+        ));
+    }
+    remarks
+}
+
+/// Puts back what was there.
+///
+/// # Errors
+///
+/// Why that is not to be done.
+pub fn disable(facts: &Facts, server: Option<IpAddr>, force: bool) -> Result<Plan, Refusal> {
+    let mut plan = Plan::default();
+    let Some(record) = &facts.record else { return Ok(plan) };
+    let is_ours = facts.resolv.says(&record.written);
+    if is_ours || force {
+        match &record.original {
+            Place::Link(target) if !facts.original_leads && !force => {
+                return Err(Refusal::TargetGone(super::facts::absolute(target)));
+            }
+            _ if facts.resolv.is_alike(&record.original) => {}
+            _ if facts.immutable => return Err(Refusal::Immutable),
+            original => plan.steps.push(Step::Put {
+                path: RESOLV_CONF.into(),
+                place: original.clone(),
+                why: "it is what was there before evenkeel",
+            }),
+        }
+    } else if !facts.resolv.is_alike(&record.original) {
+        let ours: Vec<IpAddr> = server.into_iter().chain(text::servers(&record.written)).collect();
+        if text::servers(facts.text.as_deref().unwrap_or("")).any(|server| ours.contains(&server)) {
+            return Err(Refusal::OthersNameEvenkeel);
+        }
+        plan.remarks.push(format!("{RESOLV_CONF} was changed by somebody else since: it is left as it is"));
+    }
+    for change in record.changes.iter().rev() {
+        match place_of(facts, &change.path) {
+            Some(there) if there.says(&change.written) => plan.put_change(facts, change, false),
+            // Others have written into openresolv's file since: our block goes, the rest is theirs.
+            Some(Place::File(kept)) if change.path == Path::new(OPENRESOLV_FILE) => {
+                let there = String::from_utf8_lossy(kept.bytes.as_bytes());
+                let without = text::openresolv_without(&there);
+                if without != there {
+                    let mut kept = kept.clone();
+                    kept.bytes = super::place::Bytes::Text(without);
+                    kept.modified = None;
+                    let change = Change { before: Place::File(kept), ..change.clone() };
+                    plan.put_change(facts, &change, false);
+                }
+            }
+            None | Some(Place::Nothing) => {}
+            Some(_) => {
+                let path = change.path.display();
+                plan.remarks.push(format!("{path} was changed by somebody else since: it is left as it is"));
+            }
+        }
+    }
+    if record.changes.iter().any(|change| change.path == Path::new(DHCLIENT_HOOK)) {
+        let why = "dhclient writes the servers of its lease to resolv.conf again";
+        plan.steps.push(Step::Put { path: LEASE.into(), place: Place::Nothing, why });
+    }
+    plan.steps.push(Step::Forget);
+    Ok(plan)
+}
+
+impl Plan {
+    /// Writes a change, or takes it back, and tells the program whose file it is.
+    fn put_change(&mut self, facts: &Facts, change: &Change, forward: bool) {
+        let (why, command): (_, Option<&'static [&'static str]>) = match change.path.to_str() {
+            Some(NETWORK_MANAGER_FILE) => (
+                if forward { "NetworkManager leaves resolv.conf alone" } else { "NetworkManager may write it again" },
+                facts.network_manager_runs.then_some(&["nmcli", "general", "reload", "conf"]),
+            ),
+            Some(OPENRESOLV_FILE) => (
+                if forward {
+                    "openresolv writes its servers elsewhere"
+                } else {
+                    "openresolv writes resolv.conf again"
+                },
+                Some(&["resolvconf", "-u"]),
+            ),
+            _ => (if forward { "dhclient leaves resolv.conf alone" } else { "dhclient may write it again" }, None),
+        };
+        let place = match (&change.before, forward) {
+            // Mode and owner of a file that was there stay.
+            (Place::File(kept), true) => {
+                let mut kept = kept.clone();
+                kept.bytes = super::place::Bytes::Text(change.written.clone());
+                kept.modified = None;
+                Place::File(kept)
+            }
+            (_, true) => Place::new_file(&change.written),
+            (before, false) => before.clone(),
+        };
+        self.steps.push(Step::Put { path: change.path.clone(), place, why });
+        self.steps.extend(command.map(Step::Run));
+    }
+}

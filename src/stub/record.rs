@@ -1,0 +1,34 @@
+//! What was there and what was written, as it is kept while the stub is enabled.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::place::Place;
+
+/// The version of this form. A record of another one is not used.
+pub const RECORD_VERSION: u32 = 1;
+
+/// Everything that disabling needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// [`RECORD_VERSION`].
+    pub version: u32,
+    /// What was at /etc/resolv.conf.
+    pub original: Place,
+    /// What was written there.
+    pub written: String,
+    /// What else was written.
+    pub changes: Vec<Change>,
+}
+
+/// Another file that was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The file.
+    pub path: PathBuf,
+    /// What was there.
+    pub before: Place,
+    /// What was written.
+    pub written: String,
+}
