@@ -64,7 +64,7 @@ pub fn network_manager() -> String {
 pub fn dhclient_hook() -> String {
     let directory = LEASE.rsplit_once('/').map_or("", |(directory, _)| directory);
     format!(
-        r#"{HEAD}# dhclient leaves {RESOLV_CONF} alone; evenkeel's "system" upstreams read the servers of the lease below.
+        r#"{HEAD}# dhclient leaves {RESOLV_CONF} alone; "system" upstreams read the servers of the lease below.
 make_resolv_conf() {{
     [ -n "$new_domain_name_servers$new_dhcp6_name_servers" ] || return 0
     (

@@ -5,7 +5,7 @@
 
 use std::io::{self, Write};
 use std::net::UdpSocket;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -14,7 +14,6 @@ use crate::support::client::load;
 use crate::support::daemon::{Daemon, run, tiers};
 use crate::support::message::{Message, Question, rcode, rtype};
 use crate::support::namespace::{self, Room};
-use crate::support::peers::Peer;
 use crate::support::scripted::{Behaviour, Upstream};
 use crate::support::wait_for;
 use crate::support::zone::Zone;
