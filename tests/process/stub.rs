@@ -17,7 +17,8 @@ use crate::support::zone::Zone;
 
 const RESOLV: &str = "/etc/resolv.conf";
 const ORIGINAL: &str = "# by hand\nnameserver 127.0.0.2\nsearch one.test two.test\noptions ndots:2\n";
-const CONFIGURATION: &str = "[listen]\ndns = [\"127.0.0.1:53\", \"0.0.0.0:{port}\"]\n";
+const CONFIGURATION: &str =
+    "[listen]\ndns = [\"127.0.0.1:53\", \"0.0.0.0:{port}\"]\n[access]\nallow = [\"loopback\"]\n";
 /// So many addresses do not fit into a datagram.
 const MANY: usize = 150;
 /// The bar is a second for what the kernel tells.
@@ -92,7 +93,9 @@ fn programs_resolve_through_evenkeel_while_the_stub_is_enabled() {
     for (what, look_up) in scene.resolvers() {
         let addresses = look_up("www.names.test");
         assert_eq!(addresses, ["192.0.2.1", "2001:db8::1"], "{what}: both families\n{}", daemon.log());
-        assert_eq!(look_up("many.test").len(), MANY, "{what}: what does not fit comes over TCP");
+        // musl before 1.2.4 never asks over TCP: it takes what fits into the datagram.
+        let many = look_up("many.test").len();
+        assert!(many == MANY || what == "musl" && many > 0, "{what}: what does not fit comes over TCP: {many}");
         assert_eq!(look_up("host"), ["192.0.2.2"], "{what}: by the search list");
         // The names that the search list tried and that do not exist are known as well.
         upstream.forget();
