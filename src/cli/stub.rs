@@ -38,7 +38,7 @@ pub(super) fn enable(socket: Option<&Path>, dry_run: bool) -> u8 {
     };
     let facts = match look(Path::new(ROOT)) {
         Ok(facts) => facts,
-        Err(e) => return refuse(EXIT_SYSTEM, &e.to_string(), None),
+        Err(e) => return refuse(EXIT_SYSTEM, &e.to_string(), look_hint(&e)),
     };
     for (name, qtype) in questions(&status) {
         if let Err(why) = through(server, &name, qtype) {
@@ -80,7 +80,7 @@ pub(super) fn enable(socket: Option<&Path>, dry_run: bool) -> u8 {
 pub(super) fn disable(force: bool, dry_run: bool) -> u8 {
     let facts = match look(Path::new(ROOT)) {
         Ok(facts) => facts,
-        Err(e) => return refuse(EXIT_SYSTEM, &e.to_string(), None),
+        Err(e) => return refuse(EXIT_SYSTEM, &e.to_string(), look_hint(&e)),
     };
     if facts.record.is_none() {
         return print(&format!("is not enabled: {RESOLV_CONF} is as it was\n"));
@@ -142,6 +142,11 @@ fn exit_of(refusal: &plan::Refusal) -> u8 {
         plan::Refusal::Immutable => EXIT_SYSTEM,
         plan::Refusal::OthersNameEvenkeel | plan::Refusal::TargetGone(_) => EXIT_FAULT,
     }
+}
+
+/// Of the tree that cannot be looked at: the record is for root's eyes.
+fn look_hint(e: &io::Error) -> Option<&'static str> {
+    (e.kind() == io::ErrorKind::PermissionDenied).then_some("run it as root")
 }
 
 fn hint_of(e: &io::Error) -> &'static str {

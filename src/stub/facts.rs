@@ -132,8 +132,10 @@ fn other_hook(hooks: &Path, ours: &Path) -> Option<String> {
 
 fn read_record(root: &Path) -> io::Result<Option<Record>> {
     let fault = |what: String| io::Error::other(format!("{KEPT_RECORD}: {what}"));
-    let Place::File(kept) = place::look(&below(root, Path::new(KEPT_RECORD)))? else { return Ok(None) };
-    let directory = fs::metadata(below(root, Path::new(KEPT)))?;
+    let named = |e: io::Error| io::Error::new(e.kind(), format!("{KEPT_RECORD}: {e}"));
+    let found = place::look(&below(root, Path::new(KEPT_RECORD))).map_err(named)?;
+    let Place::File(kept) = found else { return Ok(None) };
+    let directory = fs::metadata(below(root, Path::new(KEPT))).map_err(named)?;
     let writable_by_others =
         |mode: u32, uid: u32| mode & 0o022 != 0 || uid != 0 && uid != rustix::process::geteuid().as_raw();
     use std::os::unix::fs::MetadataExt;

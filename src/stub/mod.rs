@@ -5,8 +5,8 @@
 //!
 //! - Before anything is changed, evenkeel is asked at the address that is to be written ([`ask`]), and its upstreams
 //!   must still be found afterwards: a machine that resolves is not made one that does not.
-//! - What was there is kept in [`KEPT`], which root alone may write: the service's user must not be able to choose
-//!   what is put back. First it is kept, then other programs are told to leave resolv.conf alone, and it comes last.
+//! - What was there is kept in [`KEPT`], which root alone may write: the service's user must not be able to choose what
+//!   is put back. First it is kept, then other programs are told to leave resolv.conf alone, and it comes last.
 //! - Who else writes /etc/resolv.conf is told not to: NetworkManager by a drop-in, dhclient by an enter hook,
 //!   openresolv by its configuration. Debian's resolvconf and systemd-resolved write only what the link leads to.
 //! - Where these programs still write the servers, `"system"` upstreams read them; what only resolv.conf knew they read
