@@ -25,7 +25,7 @@ def answer(query):
     if names[-2:] == [b"guest", b"test"] and qtype == 1:
         records = b"\xc0\x0c" + struct.pack("!HHIH4s", 1, 1, 60, 4, bytes([192, 0, 2, 80]))
     elif not names and qtype == 2:
-        records = b"\0" + struct.pack("!HHIH", 2, 1, 60, 4) + b"\x01a\0\0"[:4]
+        records = b"\0" + struct.pack("!HHIH", 2, 1, 60, 3) + b"\x01a\0"
     else:
         authority, rcode = SOA, 0 if not names or names[-2:] == [b"guest", b"test"] else 3
     counts = struct.pack("!HHHH", 1, 1 if records else 0, 1 if authority else 0, 0)
