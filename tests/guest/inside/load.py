@@ -1,6 +1,7 @@
 """Asks 127.0.0.1 evenly and never twice: load.py QUESTIONS_A_SECOND SECONDS. Nine of ten questions are for fifty names
 that are known after a second, the tenth is for a new one. Prints asked, lost, wrong and the slowest in milliseconds. A
-question is lost where its answer does not come in five seconds, or the port is closed."""
+question is lost where its answer has not come five seconds after the last one was asked, or the port is closed. Each
+has a socket of its own: `ulimit -n` must hold those that wait."""
 
 import select
 import socket
