@@ -38,7 +38,8 @@ fn the_packages_configuration_is_accepted_and_listens_where_stub_resolvers_ask()
 
 #[test]
 fn scripts_of_the_packages_are_read_by_a_plain_shell() {
-    for name in ["deb/postinst", "deb/prerm", "deb/postrm", "rpm/post", "rpm/preun", "rpm/postun", "who-has-port-53"] {
+    for name in ["deb/postinst", "deb/prerm", "deb/postrm", "rpm/post", "rpm/preun", "rpm/postun", "who-has-port-53"]
+    {
         output(Command::new("sh").arg("-n").arg(at("packaging").join(name)));
     }
 }
