@@ -1,5 +1,6 @@
 """Asks 127.0.0.1 evenly and never twice: load.py QUESTIONS_A_SECOND SECONDS. Nine of ten questions are for fifty names
-that are known after a second, the tenth is for a new one. Prints asked, lost, wrong and the slowest in milliseconds. A
+that are known after a second, the tenth is for a new one. Prints asked, lost (of them refused: the port was closed),
+wrong, the slowest in milliseconds, and how many datagrams the kernel dropped since a socket's buffer was full. A
 question is lost where its answer has not come five seconds after the last one was asked, or the port is closed. Each
 has a socket of its own: `ulimit -n` must hold those that wait."""
 
@@ -10,8 +11,13 @@ import sys
 import time
 
 rate, seconds = int(sys.argv[1]), float(sys.argv[2])
-waiting, lost, wrong, slowest = {}, 0, 0, 0.0
+waiting, lost, refused, wrong, slowest = {}, 0, 0, 0, 0.0
 poll = select.epoll()
+
+
+def dropped():
+    names, values = [line.split() for line in open("/proc/net/snmp") if line.startswith("Udp:")]
+    return int(values[names.index("RcvbufErrors")])
 
 
 def query(n):
@@ -21,7 +27,7 @@ def query(n):
 
 
 def take(timeout):
-    global lost, wrong, slowest
+    global lost, refused, wrong, slowest
     for fd, _ in poll.poll(timeout):
         client, sent, ident = waiting.pop(fd)
         poll.unregister(fd)
@@ -31,10 +37,11 @@ def take(timeout):
             right = reply[:2] == ident and reply[3] & 15 == 0 and reply[7] > 0
             wrong += not right
         except OSError:
-            lost += 1
+            lost, refused = lost + 1, refused + 1
         client.close()
 
 
+before = dropped()
 start, asked = time.monotonic(), 0
 while (now := time.monotonic()) < start + seconds:
     while asked < (now - start) * rate:
@@ -45,7 +52,7 @@ while (now := time.monotonic()) < start + seconds:
         try:
             client.send(bytes_)
         except OSError:
-            lost += 1
+            lost, refused = lost + 1, refused + 1
             continue
         waiting[client.fileno()] = (client, time.monotonic(), bytes_[:2])
         poll.register(client, select.EPOLLIN)
@@ -54,4 +61,7 @@ end = time.monotonic() + 5
 while waiting and time.monotonic() < end:
     take(end - time.monotonic())
 lost += len(waiting)
-print(f"asked={asked} lost={lost} wrong={wrong} slowest_ms={slowest * 1000:.0f}")
+print(
+    f"asked={asked} lost={lost} refused={refused} wrong={wrong} slowest_ms={slowest * 1000:.0f}"
+    f" kernel_dropped={dropped() - before}"
+)
