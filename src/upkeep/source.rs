@@ -7,8 +7,11 @@
 //! - [`ConfigSource::load`] reads and checks what is there at this moment: for `check`, for a reload.
 //! - [`ConfigSource::load_at_start`] falls back to the last accepted copy of the same file, unless it is told to be
 //!   strict: a node that starts with a file broken an hour ago must still answer.
-//! - [`Loaded::keep`] writes that copy into the state directory: `last-accepted.toml`, 0600, whole or not at all. Its
-//!   first line names the file that it is a copy of. A copy that somebody else may have written is not used.
+//! - [`Loaded::keep`] writes that copy into the state directory: `last-accepted-VERSION.toml`, 0600, whole or not at
+//!   all. Its first line names the file that it is a copy of. A copy that somebody else may have written is not used.
+//! - Each version of the program has a copy of its own, so that one that is gone back to finds what it accepted itself,
+//!   and not a file with keys of later times. Where it has none, it takes the newest of the others that it accepts. The
+//!   newest four are kept.
 //! - The state directory is $STATE_DIRECTORY (its first, where systemd names several), else $XDG_STATE_HOME/evenkeel,
 //!   else $HOME/.local/state/evenkeel; it is made with mode 0700. Not having one is a warning, never an end.
 
@@ -34,8 +37,14 @@ pub const DEFAULT_FILE: &str = "/etc/evenkeel/evenkeel.toml";
 /// Bytes of a configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// The copy in the state directory.
-const KEPT_FILE: &str = "last-accepted.toml";
+/// What the names of copies in the state directory begin with.
+const KEPT_PREFIX: &str = "last-accepted-";
+
+/// This version's copy.
+const KEPT_FILE: &str = concat!("last-accepted-", env!("CARGO_PKG_VERSION"), ".toml");
+
+/// Copies that are kept, of all versions.
+const KEPT_MAX: usize = 4;
 
 /// In front of the path, in the first line of the copy.
 const KEPT_HEAD: &str = "# evenkeel: the last accepted copy of ";
@@ -163,8 +172,8 @@ impl ConfigSource {
         let text = read_file(path).unwrap_or_default();
         let setting = state_directory_of(&text, &|name| env::var(name).ok(), &self.sets);
         let directory = state_directory_place(&setting, &|name| env::var(name).ok())?;
-        let kept = read_kept(&directory, path)?;
-        self.check(Some(path.to_owned()), kept, true).ok()
+        let mut kept = copies(&directory).into_iter().filter_map(|name| read_kept(&directory, &name, path));
+        kept.find_map(|text| self.check(Some(path.to_owned()), text, true).ok())
     }
 }
 
@@ -175,6 +184,9 @@ impl Loaded {
         let Some(path) = self.path.as_ref().filter(|_| !self.fallback) else { return Ok(false) };
         let whole = format!("{KEPT_HEAD}{path:?}\n{}", self.text);
         state::replace(directory, KEPT_FILE, whole.as_bytes())?;
+        for name in copies(directory).iter().skip(KEPT_MAX) {
+            fs::remove_file(directory.join(name))?;
+        }
         Ok(true)
     }
 }
@@ -225,9 +237,26 @@ fn read_bounded(file: File) -> io::Result<String> {
     Ok(text)
 }
 
-/// The copy of `path` in `directory`, where it is one and nobody else can have written it.
-fn read_kept(directory: &Path, path: &Path) -> Option<String> {
-    let file = state::open(directory, KEPT_FILE).ok()?;
+/// The names of all versions' copies in `directory`: this version's first, then the newest.
+fn copies(directory: &Path) -> Vec<String> {
+    let mut found: Vec<_> = fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let is_copy = name.starts_with(KEPT_PREFIX) && name.ends_with(".toml");
+            let written = entry.metadata().and_then(|meta| meta.modified()).ok()?;
+            is_copy.then(|| (name == KEPT_FILE, written, name))
+        })
+        .collect();
+    found.sort_unstable();
+    found.into_iter().rev().map(|(_, _, name)| name).collect()
+}
+
+/// The copy of `path` by this name in `directory`, where it is one and nobody else can have written it.
+fn read_kept(directory: &Path, name: &str, path: &Path) -> Option<String> {
+    let file = state::open(directory, name).ok()?;
     let whole = read_bounded(file).ok()?;
     let (head, text) = whole.split_once('\n')?;
     (head.strip_prefix(KEPT_HEAD)? == format!("{path:?}")).then(|| text.to_owned())
@@ -248,6 +277,7 @@ fn hash(text: &str, sets: &[(String, String)]) -> String {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
 
     use super::*;
 
@@ -295,6 +325,36 @@ mod tests {
         assert!(!refused.in_one_line().contains('\n'));
         assert!(!loaded.keep(&w.state()).unwrap(), "a copy is not copied");
         assert!(w.source.load_at_start(true).is_err(), "strict takes no copy");
+    }
+
+    #[test]
+    fn a_version_that_is_gone_back_to_takes_its_own_copy_else_the_newest_that_it_accepts() {
+        let w = world("");
+        let path = w.source.file.clone().unwrap();
+        let left = |version: &str, age: u64, text: &str| {
+            let name = format!("{KEPT_PREFIX}{version}.toml");
+            state::replace(&w.state(), &name, format!("{KEPT_HEAD}{path:?}\n{text}").as_bytes()).unwrap();
+            let file = File::options().write(true).open(w.state().join(name)).unwrap();
+            file.set_modified(std::time::SystemTime::now() - Duration::from_secs(age)).unwrap();
+        };
+        let workers = || w.source.load_at_start(false).ok().map(|(loaded, _)| loaded.config.listen.workers);
+        w.write("to_come = 1");
+        left("99.0.0", 1, "to_come = 1\n[listen]\nworkers = 9\n");
+        assert_eq!(workers(), None);
+        left("0.0.1", 30, "[listen]\nworkers = 1\n");
+        left("0.0.2", 20, "[listen]\nworkers = 2\n");
+        assert_eq!(workers(), Some(2));
+
+        w.write("[listen]\nworkers = 3\n");
+        w.source.load().unwrap().keep(&w.state()).unwrap();
+        w.write("to_come = 1");
+        left("0.0.3", 0, "[listen]\nworkers = 4\n");
+        assert_eq!(workers(), Some(3));
+
+        w.write("");
+        w.source.load().unwrap().keep(&w.state()).unwrap();
+        assert_eq!(copies(&w.state()).len(), KEPT_MAX);
+        assert!(!w.state().join("last-accepted-0.0.1.toml").exists(), "the oldest goes");
     }
 
     #[test]

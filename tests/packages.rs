@@ -1,0 +1,161 @@
+//! The packages: their configuration is accepted, and what `packaging/build` makes has what it says.
+//!
+//! Both are built from the test's own binary where cargo-deb and cargo-generate-rpm are installed, else that is skipped;
+//! with EVENKEEL_REQUIRE_PACKAGERS=1 it fails instead. Installing, upgrading and purging is tried in `tests/guest`.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Where things are in both packages, beside completions of zsh, whose place differs.
+const FILES: &[&str] = &[
+    "/etc/evenkeel/evenkeel.toml",
+    "/usr/bin/evenkeel",
+    "/usr/lib/evenkeel/who-has-port-53",
+    "/usr/lib/sysusers.d/evenkeel.conf",
+    "/usr/lib/tmpfiles.d/evenkeel.conf",
+    "/usr/share/bash-completion/completions/evenkeel",
+    "/usr/share/doc/evenkeel/NEWS.gz",
+    "/usr/share/doc/evenkeel/runbooks/EvenkeelDown.md",
+    "/usr/share/fish/vendor_completions.d/evenkeel.fish",
+    "/usr/share/man/man1/evenkeel.1.gz",
+    "/usr/share/man/man1/evenkeel-serve.1.gz",
+    "/usr/share/man/man1/evenkeel-support-bundle.1.gz",
+];
+
+#[test]
+fn the_packages_configuration_is_accepted_and_listens_where_stub_resolvers_ask() {
+    let file = at("packaging/evenkeel.toml");
+    let said = output(Command::new(env!("CARGO_BIN_EXE_evenkeel")).arg("check").arg(&file));
+    assert!(!said.contains("warning"), "{said}");
+    let text = fs::read_to_string(file).unwrap();
+    let (config, warnings) = evenkeel::config::parse(&text, &|_| None, &[]).unwrap();
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let listen: Vec<String> = config.listen.dns.iter().map(ToString::to_string).collect();
+    assert_eq!(listen, ["127.0.0.1:53", "[::1]:53"]);
+}
+
+#[test]
+fn scripts_of_the_packages_are_read_by_a_plain_shell() {
+    for name in ["deb/postinst", "deb/prerm", "deb/postrm", "rpm/post", "rpm/preun", "rpm/postun", "who-has-port-53"]
+    {
+        output(Command::new("sh").arg("-n").arg(at("packaging").join(name)));
+    }
+}
+
+#[test]
+fn who_has_the_port_is_named() {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port().to_string();
+    let ask = || Command::new("sh").arg(at("packaging/who-has-port-53")).arg(&port).output().unwrap();
+    let said = ask();
+    let text = String::from_utf8(said.stdout).unwrap();
+    assert!(said.status.success());
+    assert!(text.starts_with(&format!("127.0.0.1:{port} udp ")), "{text}");
+    assert!(text.contains(&format!("(pid {})", std::process::id())), "{text}");
+    drop(socket);
+    assert_eq!(ask().status.code(), Some(1));
+}
+
+#[test]
+fn both_packages_have_what_they_say() {
+    let tools = ["cargo-deb", "cargo-generate-rpm", "dpkg-deb", "rpm", "strip"];
+    if !tools.into_iter().all(installed) {
+        return;
+    }
+    // The build's own place holds no binary but the one that is tested, without its symbols: it packs sooner.
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("debug");
+    fs::create_dir(&folder).unwrap();
+    output(Command::new("strip").arg("-o").arg(folder.join("evenkeel")).arg(env!("CARGO_BIN_EXE_evenkeel")));
+    let out = place.path().join("out");
+    let mut build = Command::new("bash");
+    build.arg(at("packaging/build")).args(["--profile", "dev", "--no-build", "--fast", "--out"]).arg(&out);
+    output(build.env("CARGO_TARGET_DIR", place.path()));
+
+    deb(&only(&out, "deb"));
+    rpm(&only(&out, "rpm"));
+}
+
+fn deb(package: &Path) {
+    let field = |name: &str| output(Command::new("dpkg-deb").arg("-f").arg(package).arg(name)).trim().to_owned();
+    assert_eq!(field("Package"), "evenkeel");
+    assert_eq!(field("Version"), concat!(env!("CARGO_PKG_VERSION"), "-1"));
+    assert!(field("Depends").contains("libc6") && field("Depends").contains("systemd-standalone-sysusers"));
+    let list = output(Command::new("dpkg-deb").arg("-c").arg(package));
+    let has = |mode: &str, path: &str| {
+        let found = list.lines().any(|l| l.starts_with(mode) && l.ends_with(&format!(" {}", &path[1..])));
+        assert!(found, "{mode} {path} is not in\n{list}");
+    };
+    for path in FILES {
+        let mode = if path.contains("/bin/") || path.contains("who-has") { "-rwxr-xr-x" } else { "-rw-r--r--" };
+        has(mode, path);
+    }
+    for path in [
+        "/lib/systemd/system/evenkeel.service",
+        "/lib/systemd/system/evenkeel.socket",
+        "/usr/share/zsh/vendor-completions/_evenkeel",
+        "/usr/share/doc/evenkeel/copyright",
+        "/usr/share/doc/evenkeel/changelog.Debian.gz",
+    ] {
+        has("-rw-r--r--", path);
+    }
+    assert!(list.lines().all(|l| l.split_whitespace().nth(1).is_some_and(|who| who == "0/0" || who == "root/root")));
+    assert!(!list.contains("resolv.conf"));
+    let control = |name: &str| output(Command::new("dpkg-deb").arg("-I").arg(package).arg(name));
+    assert_eq!(control("conffiles").trim(), "/etc/evenkeel/evenkeel.toml");
+    for name in ["postinst", "prerm", "postrm"] {
+        assert!(control(name).starts_with("#!/bin/sh\n"), "{name}");
+    }
+}
+
+fn rpm(package: &Path) {
+    let query = |what: &[&str]| output(Command::new("rpm").arg("-qp").args(what).arg(package));
+    assert_eq!(query(&["--qf", "%{NAME} %{VERSION}"]), concat!("evenkeel ", env!("CARGO_PKG_VERSION")));
+    let list = query(&["-l"]);
+    let units = ["/usr/lib/systemd/system/evenkeel.service", "/usr/lib/systemd/system/evenkeel.socket"];
+    let own = ["/usr/share/zsh/site-functions/_evenkeel", "/usr/share/licenses/evenkeel/LICENSE-MIT"];
+    for path in FILES.iter().chain(&units).chain(&own) {
+        assert!(list.lines().any(|l| l == *path), "{path} is not in\n{list}");
+    }
+    assert_eq!(query(&["-c"]).trim(), "/etc/evenkeel/evenkeel.toml");
+    // 16 is %config, 1 is noreplace added to it: an edited file stays.
+    let flags = query(&["--qf", "[%{FILENAMES} %{FILEFLAGS}\n]"]);
+    assert!(flags.contains("/etc/evenkeel/evenkeel.toml 17\n"), "{flags}");
+    let scripts = query(&["--scripts"]);
+    for word in ["postinstall scriptlet", "preuninstall scriptlet", "postuninstall scriptlet", "stub disable"] {
+        assert!(scripts.contains(word), "no {word} in\n{scripts}");
+    }
+    assert!(query(&["--requires"]).contains("systemd >= 252"));
+}
+
+fn at(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn installed(tool: &str) -> bool {
+    let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|p| p.join(tool).is_file());
+    if !found {
+        let line = format!("skipped: {tool} is not installed\n");
+        assert!(std::env::var_os("EVENKEEL_REQUIRE_PACKAGERS").is_none_or(|v| v != "1"), "{line}");
+        let _ = io::stderr().write_all(line.as_bytes());
+    }
+    found
+}
+
+/// What a command that succeeds prints.
+fn output(command: &mut Command) -> String {
+    let done = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{command:?}: {}\n{stderr}", done.status);
+    String::from_utf8(done.stdout).unwrap()
+}
+
+/// The one file in `folder` with this ending.
+fn only(folder: &Path, ending: &str) -> PathBuf {
+    let files = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+    let found: Vec<PathBuf> = files.filter(|p| p.extension().is_some_and(|e| e == ending)).collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0].clone()
+}
