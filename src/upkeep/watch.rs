@@ -1,6 +1,6 @@
 //! Files that the kernel tells of when they change.
 //!
-//! Not pure: inotify, and reading links. [`steps`] says what is watched, and knows no inotify. Rules:
+//! Not pure: inotify, and reading links. `steps` says what is watched, and knows no inotify. Rules:
 //!
 //! - Each step of a file's path is watched in its directory, by its name, and the way of a link through it as well:
 //!   a file that is replaced, a directory that comes later, a link that is turned are all seen.
