@@ -170,7 +170,7 @@ pub(crate) struct Changing {
 /// What is in the way of serving. Nothing has been answered then.
 pub fn run(start: Start) -> Result<(), Fatal> {
     let Start { source, loaded, refused, watch } = start;
-    let handed = Handed::take();
+    let mut handed = Handed::take();
     let servant = Servant::find(&loaded.config.user)?;
     let config = loaded.config.clone();
     let log = Arc::new(log::start(&config.log).map_err(|e| Fatal::system(format!("logs cannot be written: {e}")))?);
@@ -182,10 +182,11 @@ pub fn run(start: Start) -> Result<(), Fatal> {
     say_configuration(&loaded, refused.as_ref());
     raise_descriptor_limit();
 
+    supervisor::let_go(&socket::let_go(&mut handed, &config.listen));
     let mut sockets = socket::open(&config.listen, handed).map_err(|e| Fatal::system(e.to_string()))?;
     let control_place = config.admin.socket.clone();
     let alone = be_alone(control_place.as_deref())?;
-    supervisor::keep(std::mem::take(&mut sockets.opened), &sockets.unwanted);
+    supervisor::keep(std::mem::take(&mut sockets.opened));
     if let Some(servant) = servant {
         let places = [state.as_deref(), alone.as_ref().map(Alone::directory)];
         for place in places.into_iter().flatten() {

@@ -166,7 +166,8 @@ fn listening(status: &Value) -> Vec<SocketAddr> {
     all.filter(|at| at["waiting"].is_null()).filter_map(|at| at["address"].as_str()?.parse().ok()).collect()
 }
 
-/// The first listener at port 53 that is on loopback or on all addresses; else the first at port 53.
+/// A listener at port 53 that is on loopback or on all addresses, of IPv4 before IPv6, which every stub resolver speaks;
+/// else the first at port 53.
 fn address(listening: &[SocketAddr]) -> Option<SocketAddr> {
     let at_53 = || {
         listening.iter().filter(|at| at.port() == 53).map(|at| match at.ip() {
@@ -175,7 +176,8 @@ fn address(listening: &[SocketAddr]) -> Option<SocketAddr> {
             _ => *at,
         })
     };
-    at_53().find(|at| at.ip().is_loopback()).or_else(|| at_53().next())
+    let on_loopback = || at_53().filter(|at| at.ip().is_loopback());
+    on_loopback().find(SocketAddr::is_ipv4).or_else(|| on_loopback().next()).or_else(|| at_53().next())
 }
 
 /// The name that evenkeel itself answers, which says that it is evenkeel and serves, and what the default group's
@@ -250,6 +252,7 @@ mod tests {
         for (listening, want) in [
             (&["127.0.0.1:1053", "[::1]:53"][..], Some("[::1]:53")),
             (&["192.0.2.7:53", "127.0.0.1:53"], Some("127.0.0.1:53")),
+            (&["[::1]:53", "127.0.0.1:53"], Some("127.0.0.1:53")),
             (&["192.0.2.7:53"], Some("192.0.2.7:53")),
             (&["0.0.0.0:53"], Some("127.0.0.1:53")),
             (&["[::]:53"], Some("[::1]:53")),

@@ -10,6 +10,7 @@
 //! - What is no bound UDP socket and no listening TCP socket of the internet is told and left alone.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::time::Instant;
 
 use listenfd::ListenFd;
 use rustix::net::sockopt::socket_acceptconn;
@@ -26,6 +27,8 @@ pub struct Handed {
     pub kept: Vec<(SocketAddr, HandedSocket)>,
     /// What was of no use, and why.
     pub remarks: Vec<String>,
+    /// Until when the store may still hold sockets that are in the way of others ([`super::socket::let_go`]).
+    pub(super) lets_go_until: Option<Instant>,
 }
 
 /// A socket of either kind.

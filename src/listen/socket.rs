@@ -12,7 +12,7 @@
 //! - Sockets of a socket unit stand in place of `listen.dns`. Where a unit has UDP or TCP of an address alone, the
 //!   other one is opened beside it if that can be.
 //! - Sockets out of the store are used where `listen.dns` still names their address; UDP sockets that are fewer than
-//!   workers are joined by more. The rest is closed, and named in [`Sockets::unwanted`].
+//!   workers are joined by more. The rest is closed, and named by [`let_go`].
 //!
 //! Else:
 //!
@@ -29,6 +29,8 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -48,8 +50,25 @@ pub struct Sockets {
     pub remarks: Vec<String>,
     /// Second handles of what was opened here, with their names, for a supervisor's store.
     pub opened: Vec<(String, OwnedFd)>,
-    /// Names of what the store holds for addresses that are not listened on any more.
-    pub unwanted: Vec<String>,
+}
+
+/// Lets go of sockets out of the store that are not listened on any more; gives back their names, for the store to let
+/// go of them as well. To be called, and the store told, before [`open`]: what the store holds is bound still.
+pub fn let_go(handed: &mut Handed, settings: &ListenSettings) -> Vec<String> {
+    let mut wanted: Vec<SocketAddr> = handed.unit.iter().map(|(address, _)| *address).collect();
+    if wanted.is_empty() {
+        wanted = distinct(&settings.dns, &mut Vec::new());
+    }
+    let mut names: Vec<String> = Vec::new();
+    handed.kept.retain(|(address, _)| {
+        let stays = wanted.contains(address);
+        if !stays && !names.contains(&kept_name(*address)) {
+            names.push(kept_name(*address));
+        }
+        stays
+    });
+    handed.lets_go_until = (!names.is_empty()).then(|| Instant::now() + LETTING_GO);
+    names
 }
 
 /// Takes what was handed over, and opens the rest: everything, or nothing.
@@ -58,20 +77,21 @@ pub struct Sockets {
 ///
 /// What is in the way of the first address that cannot be listened on.
 pub fn open(settings: &ListenSettings, handed: Handed) -> Result<Sockets, OpenError> {
-    let Handed { unit, kept, remarks } = handed;
+    let Handed { unit, kept, remarks, lets_go_until } = handed;
     let mut sockets = Sockets { remarks, ..Sockets::default() };
     let addresses = distinct(&settings.dns, &mut sockets.remarks);
-    let (wanted, unwanted): (Vec<_>, Vec<_>) =
-        kept.into_iter().partition(|(address, _)| unit.is_empty() && addresses.contains(address));
-    sockets.unwanted = unwanted.iter().map(|(address, _)| kept_name(*address)).collect();
-    sockets.unwanted.dedup();
-    drop(unwanted);
     if unit.is_empty() {
-        sockets.take_in(wanted)?;
-        sockets.open_rest(&addresses, settings.workers)?;
+        sockets.take_in(kept)?;
+        sockets.open_rest(&addresses, settings.workers, lets_go_until)?;
     } else {
         sockets.take_in(unit)?;
-        sockets.beside_unit(&addresses);
+        let missing = kept.into_iter().filter(|(address, socket)| match socket {
+            HandedSocket::Tcp(_) => !sockets.tcp_at(*address),
+            HandedSocket::Udp(_) => !sockets.udp.iter().any(|(a, _)| a == address),
+        });
+        let missing = missing.collect();
+        sockets.take_in(missing)?;
+        sockets.beside_unit(&addresses, lets_go_until);
     }
     if sockets.tcp.is_empty() && sockets.udp.is_empty() {
         return Err(OpenError::Nothing { remarks: sockets.remarks });
@@ -96,7 +116,7 @@ impl Sockets {
     }
 
     /// A unit's sockets are there: opens their other halves, and tells where `configured` is something else.
-    fn beside_unit(&mut self, configured: &[SocketAddr]) {
+    fn beside_unit(&mut self, configured: &[SocketAddr], lets_go_until: Option<Instant>) {
         let udp = self.udp.iter().map(|(address, _)| *address);
         let mut there: Vec<SocketAddr> = udp.chain(self.tcp.iter().map(|(address, _)| *address)).collect();
         there.sort();
@@ -110,7 +130,7 @@ impl Sockets {
         }
         for address in there {
             // One UDP socket is what a unit has: all workers read it.
-            if let Err(e) = self.open_rest(&[address], 1) {
+            if let Err(e) = self.open_rest(&[address], 1, lets_go_until) {
                 self.remarks.push(format!("the socket unit has one of UDP and TCP alone: {e}"));
             }
         }
@@ -121,7 +141,12 @@ impl Sockets {
     }
 
     /// Opens what is missing of `addresses`.
-    fn open_rest(&mut self, addresses: &[SocketAddr], workers: usize) -> Result<(), OpenError> {
+    fn open_rest(
+        &mut self,
+        addresses: &[SocketAddr],
+        workers: usize,
+        lets_go_until: Option<Instant>,
+    ) -> Result<(), OpenError> {
         let mut tries = PORT_TRIES;
         let new = loop {
             match self.missing(addresses, workers) {
@@ -130,6 +155,10 @@ impl Sockets {
                     if tries > 1 && !addresses.contains(&address) =>
                 {
                     tries -= 1;
+                }
+                // The store may hold what is in the way, for a moment still.
+                Err(OpenError::InUse { .. }) if lets_go_until.is_some_and(|until| Instant::now() < until) => {
+                    thread::sleep(LETTING_GO / 50);
                 }
                 result => break result?,
             }
@@ -431,6 +460,8 @@ fn elsewhere(port: u16) -> u16 {
 
 /// Tries for a free port that is free over TCP and UDP.
 const PORT_TRIES: u32 = 16;
+/// A store has let go of sockets within this time after it was told.
+const LETTING_GO: Duration = Duration::from_secs(1);
 /// Connections that wait to be accepted; bounded by net.core.somaxconn.
 const BACKLOG: i32 = 1024;
 /// Receive and send buffer of a UDP socket: a few thousand questions, the burst of a restart.
@@ -438,8 +469,6 @@ const BUFFER_BYTES: usize = 4 << 20;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

@@ -42,11 +42,15 @@ pub fn is_there() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some_and(|place| !place.is_empty())
 }
 
-/// Puts sockets into the store, and takes out what `unwanted` names.
-pub fn keep(opened: Vec<(String, OwnedFd)>, unwanted: &[String]) {
-    for name in unwanted {
+/// Takes sockets out of the store, by their names.
+pub fn let_go(names: &[String]) {
+    for name in names {
         tell(&format!("FDSTOREREMOVE=1\nFDNAME={name}"));
     }
+}
+
+/// Puts sockets into the store.
+pub fn keep(opened: Vec<(String, OwnedFd)>) {
     for (name, socket) in opened {
         // An error that waits on a socket is no reason to let go of it: FDPOLL=0.
         tell_with(&format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), &[socket.as_fd()]);
