@@ -166,8 +166,8 @@ fn listening(status: &Value) -> Vec<SocketAddr> {
     all.filter(|at| at["waiting"].is_null()).filter_map(|at| at["address"].as_str()?.parse().ok()).collect()
 }
 
-/// A listener at port 53 that is on loopback or on all addresses, of IPv4 before IPv6, which every stub resolver speaks;
-/// else the first at port 53.
+/// A listener at port 53 that is on loopback or on all addresses, of IPv4 where there is one, which every stub resolver
+/// speaks; else the first at port 53.
 fn address(listening: &[SocketAddr]) -> Option<SocketAddr> {
     let at_53 = || {
         listening.iter().filter(|at| at.port() == 53).map(|at| match at.ip() {
