@@ -567,8 +567,14 @@ impl Running {
                     .collect()
             }
         };
-        let listening = self.listening.clone();
-        let liveness = Arc::new(OwnListeners::new(move || listening.clone(), heartbeats));
+        // An address that is not there yet cannot be asked; that is no fault of this process.
+        let running = self.clone();
+        let addresses = move || {
+            let changing = running.changing();
+            let here = |at: &&SocketAddr| report::is_here(at.ip(), &changing.around.own);
+            running.listening.iter().filter(here).copied().collect()
+        };
+        let liveness = Arc::new(OwnListeners::new(addresses, heartbeats));
         let running = self.clone();
         tokio::spawn(supervisor::run(liveness.clone(), move || running.gather().summary.sentence));
         if let Some(address) = config.admin.listen {

@@ -1,5 +1,6 @@
 //! What the running process says of itself: status, explanations, and what it does when told.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -24,9 +25,21 @@ use crate::observe::status::{
 use crate::observe::summary::{self, Summary};
 use crate::resolve::patience::{self, Circumstances};
 use crate::serve::GroupPolicy;
+use crate::serve::admit::OwnNetworks;
 use crate::upkeep::system;
 use crate::wire::name::suffixes;
 use crate::wire::{Name, build, rcode};
+
+/// An address, and whether it is on this machine. Where the kernel was not to be asked it is taken to be.
+fn listens(at: SocketAddr, own: &OwnNetworks) -> ListenStatus {
+    let waiting = (!is_here(at.ip(), own)).then(|| "it is not on this machine yet".to_owned());
+    ListenStatus { address: at.to_string(), waiting }
+}
+
+/// Is this address on this machine, as far as is known?
+pub(super) fn is_here(ip: IpAddr, own: &OwnNetworks) -> bool {
+    ip.is_loopback() || ip.is_unspecified() || own.addresses.is_empty() || own.addresses.contains(&ip)
+}
 
 impl Gather for Running {
     fn gather(&self) -> Snapshot {
@@ -73,7 +86,7 @@ impl Gather for Running {
             uptime_seconds: uptime,
             started_unix: self.started_wall.0,
             ready: self.ready.load(Ordering::Relaxed),
-            listen: self.listening.iter().map(|a| ListenStatus { address: a.to_string(), waiting: None }).collect(),
+            listen: self.listening.iter().map(|at| listens(*at, &changing.around.own)).collect(),
             groups,
             canaries: self.canaries.status(now),
             cache: CacheStatus {

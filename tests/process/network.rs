@@ -4,13 +4,13 @@
 //! EVENKEEL_REQUIRE_PEERS=1 too: no package that is missing is the reason.
 
 use std::io::{self, Write};
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::client::load;
+use crate::support::client::{load, try_ask};
 use crate::support::daemon::{Daemon, run, tiers};
 use crate::support::message::{Message, Question, rcode, rtype};
 use crate::support::namespace::{self, Room};
@@ -52,6 +52,23 @@ fn a_server_that_is_down_is_probed_at_once_when_an_address_comes() {
     said(SAID);
     wait_for("a probe", PATIENCE, || (!first.seen().is_empty()).then_some(()));
     said(&format!("{} is up", first.address()));
+}
+
+#[test]
+fn an_address_that_is_not_there_yet_is_no_fault_of_the_process() {
+    const SELF: &str = "network::an_address_that_is_not_there_yet_is_no_fault_of_the_process";
+    let Some(ip) = namespace::inside(Room::Network, SELF) else { return };
+    let upstream = Upstream::new(zone());
+    let listen = "\n[listen]\ndns = [\"0.0.0.0:{port}\", \"192.0.2.7:53\"]\n[access]\nallow = [\"local\"]\n";
+    let daemon = Daemon::start(&tiers(&[&[upstream.address()]], listen));
+    let waits = || daemon.get("/status").1.contains("it is not on this machine yet");
+    wait_for("its health", PATIENCE, || (daemon.get("/healthz").0 == 200).then_some(()));
+    assert!(waits());
+    add_address(&ip, "192.0.2.7/32");
+    wait_for("the address", PATIENCE, || (!waits()).then_some(()));
+    assert_eq!(daemon.get("/healthz").0, 200);
+    let there = SocketAddr::from(([192, 0, 2, 7], 53));
+    try_ask(there, &Question::new("www.test.", rtype::A)).expect("it answers there");
 }
 
 #[test]
