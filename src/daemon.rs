@@ -13,6 +13,8 @@
 //! A worker or driver that panics ends the process: a supervisor starts a whole one, where half a one would answer
 //! some clients and not others.
 
+mod changes;
+mod freezing;
 mod keeping;
 pub mod policy;
 mod report;
@@ -20,7 +22,6 @@ mod user;
 mod worker;
 
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -53,28 +54,20 @@ use crate::observe::liveness::OwnListeners;
 use crate::observe::log::{self, Log};
 use crate::observe::metrics::Meters;
 use crate::observe::status::Gather;
-use crate::serve::admit::Allowed;
 use crate::upkeep::canary::Canaries;
-use crate::upkeep::freeze::{self, TiersInUse};
-use crate::upkeep::network::{self, Change};
+use crate::upkeep::freeze::TiersInUse;
+use crate::upkeep::network;
 use crate::upkeep::snapshot::{self, Snapshotter};
 use crate::upkeep::source::{ConfigSource, Loaded, Refused, shown_path, state_directory};
-use crate::upkeep::watch::Watched;
 use crate::upkeep::{probe, supervisor, system};
 use policy::{InForce, Placed, Surroundings};
 use user::Servant;
 use worker::Worker;
 
-/// How often the clock is looked at, and files of which the kernel does not tell.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// And files of which it does: on some file systems it misses changes.
-const LOOK_AT_FILES_EVERY: Duration = Duration::from_secs(30);
-/// The store's put-off work.
+/// The store's put-off work, while there is any.
 const STORE_EVERY: Duration = Duration::from_millis(200);
-/// The wall clock moved this much more than ours: it jumped.
-const JUMP_MIN: Duration = Duration::from_secs(10);
-/// This much later than due: the machine slept.
-const SLEEP_MIN: Duration = Duration::from_secs(30);
+/// And while there is none: an idle process wakes as seldom as it can.
+const STORE_RESTS: Duration = Duration::from_secs(1);
 /// Emptying the sockets at the end.
 const EMPTYING: Duration = Duration::from_secs(1);
 
@@ -422,102 +415,6 @@ impl Running {
         }
     }
 
-    /// What an earlier process left of a freeze is in force again, and the tiers that were in use then.
-    fn take_up_freeze(&self) {
-        let Some(state) = &self.state else { return };
-        let now = clock::now();
-        match freeze::kept(state, clock::wall(), now) {
-            Ok(None) => {}
-            Ok(Some((freeze, tiers))) => {
-                for placed in &self.changing().placed {
-                    if let Some(tier) = tiers.get(&placed.name).and_then(|t| t.checked_sub(1)) {
-                        placed.cell.with(|group| group.resume_tier(tier.into()));
-                    }
-                }
-                self.put_freeze(&mut lock(&self.frozen), Some(freeze));
-                report(Event::Frozen { left: now.until(freeze.until), from_before: true });
-            }
-            Err(e) => {
-                report(Event::StateUnavailable { reason: format!("the freeze that was kept is not used: {e}") })
-            }
-        }
-    }
-
-    fn put_freeze(&self, frozen: &mut Frozen, freeze: Option<Freeze>) {
-        frozen.freeze = freeze;
-        self.cache.set_freeze(freeze);
-        for placed in &self.changing().placed {
-            placed.cell.with(|group| group.set_freeze(freeze));
-        }
-    }
-
-    fn tiers_in_use(&self) -> TiersInUse {
-        let placed = self.changing().placed.clone();
-        placed.iter().map(|p| (p.name.clone(), p.cell.with(|group| group.tier_in_use() as u8 + 1))).collect()
-    }
-
-    /// Freezes for so long; one in force is replaced, and counts from its own beginning. Says what is in the way of
-    /// keeping it over a restart.
-    fn freeze_for(&self, span: Duration) -> Vec<String> {
-        let now = clock::now();
-        let since = self.cache.freeze(now).map_or(now, |f| f.since);
-        let kept = {
-            let mut frozen = lock(&self.frozen);
-            self.put_freeze(&mut frozen, Some(Freeze { since, until: now + span }));
-            report(Event::Frozen { left: span, from_before: false });
-            frozen.tiers = self.tiers_in_use();
-            self.keep_freeze(&frozen)
-        };
-        // What is known now is what the freeze is for. Where it cannot be written that has been reported.
-        if let Some(snapshotter) = self.snapshotter.as_ref().filter(|_| self.changing().loaded.config.cache.snapshot)
-        {
-            let _ = snapshotter.write_now(self);
-        }
-        kept.err().into_iter().collect()
-    }
-
-    /// Keeps the freeze in force, and the tiers in use, for the next start.
-    fn keep_freeze(&self, frozen: &Frozen) -> Result<(), String> {
-        let Some(freeze) = frozen.freeze else { return Ok(()) };
-        let Some(state) = &self.state else {
-            return Err("there is no state directory: a restart ends the freeze".to_owned());
-        };
-        freeze::keep(state, freeze, frozen.tiers.clone(), clock::wall(), clock::now())
-            .map_err(|e| format!("{}: {e}: a restart ends the freeze", state.display()))
-    }
-
-    /// Ends the freeze that an operator takes back; false where there is none.
-    fn thaw_now(&self) -> bool {
-        let mut frozen = lock(&self.frozen);
-        let was = frozen.freeze.is_some();
-        if was {
-            self.end_freeze(&mut frozen, true);
-        }
-        was
-    }
-
-    /// Ends a freeze whose time is over, and keeps the tiers of one that goes on.
-    fn look_at_freeze(&self, now: Moment) {
-        let mut frozen = lock(&self.frozen);
-        let Some(freeze) = frozen.freeze else { return };
-        if !freeze.holds(now) {
-            return self.end_freeze(&mut frozen, false);
-        }
-        let tiers = self.tiers_in_use();
-        if tiers != frozen.tiers {
-            frozen.tiers = tiers;
-            if let Err(reason) = self.keep_freeze(&frozen) {
-                report(Event::StateUnavailable { reason });
-            }
-        }
-    }
-
-    fn end_freeze(&self, frozen: &mut Frozen, by_command: bool) {
-        self.put_freeze(frozen, None);
-        self.state.iter().for_each(|state| freeze::forget(state));
-        report(Event::Thawed { by_command });
-    }
-
     /// Begins to read the snapshot of the cache, and then to write one again and again.
     fn keep_cache(self: &Arc<Self>) {
         let Some(snapshotter) = self.snapshotter.clone() else { return };
@@ -589,9 +486,13 @@ impl Running {
         }));
         let running = self.clone();
         tokio::spawn(async move {
+            let mut seen = running.cache.census();
             loop {
-                tokio::time::sleep(STORE_EVERY).await;
                 running.cache.upkeep();
+                let now = running.cache.census();
+                let pause = if now == seen { STORE_RESTS } else { STORE_EVERY };
+                seen = now;
+                tokio::time::sleep(pause).await;
             }
         });
         self.canaries.place(&config.canaries);
@@ -600,213 +501,6 @@ impl Running {
         let running = self.clone();
         tokio::spawn(network::run(move |change| running.on_network_change(change)));
     }
-
-    async fn reload_at_hangup(self: Arc<Self>, mut hangup: Signal) {
-        while hangup.recv().await.is_some() {
-            let _ = self.reload_now();
-        }
-    }
-
-    /// Files that change, a clock that jumps, a machine that slept.
-    async fn look_around(self: Arc<Self>, watch: bool) {
-        let mut config_seen = self.config_seen();
-        let mut watched = Watched::new();
-        let mut files = self.files();
-        watched.follow(&files);
-        let (mut marks, mut looked) = (files_seen(&files), clock::now());
-        let (mut last, mut last_wall) = (clock::now(), clock::wall());
-        loop {
-            let is_told = tokio::time::timeout(LOOK_EVERY, watched.changed()).await.is_ok();
-            let (now, wall) = (clock::now(), clock::wall());
-            let passed = now.since(last);
-            let wall_passed = Duration::from_secs(u64::try_from(wall.0 - last_wall.0).unwrap_or(0));
-            let jumped = wall_passed.saturating_sub(passed);
-            if jumped >= JUMP_MIN {
-                report(Event::ClockJumped { by: jumped });
-                // What was stored before may be older than our clock knows: a restored machine.
-                self.cache.make_due(now);
-            }
-            if jumped >= JUMP_MIN || passed >= SLEEP_MIN {
-                self.on_discontinuity(now);
-            }
-            (last, last_wall) = (now, wall);
-
-            self.look_at_freeze(now);
-            let config_now = self.config_seen();
-            if watch && config_now != config_seen {
-                let _ = self.reload_now();
-            }
-            config_seen = config_now;
-            // A reload may name others.
-            let same = std::mem::replace(&mut files, self.files()) == files;
-            if same && !is_told && !watched.is_deaf() && now.since(looked) < LOOK_AT_FILES_EVERY {
-                continue;
-            }
-            looked = now;
-            // Before they are looked at: what changes from here on is told.
-            watched.follow(&files);
-            let marks_now = files_seen(&files);
-            if marks_now != marks {
-                marks = marks_now;
-                self.look_again();
-            }
-        }
-    }
-
-    fn on_network_change(&self, change: Change) {
-        let is_reach = matches!(change, Change::Reach(_));
-        if let Change::Reach(what) = change {
-            report(Event::NetworkChanged { what });
-        }
-        // Before servers are probed, since it may put other cells in place.
-        self.look_again();
-        if is_reach {
-            self.on_discontinuity(clock::now());
-        }
-    }
-
-    /// What was learned of servers may not hold any more.
-    fn on_discontinuity(&self, now: Moment) {
-        for placed in &self.changing().placed {
-            placed.cell.with(|group| group.on_discontinuity(now));
-        }
-    }
-
-    /// Hosts files, and those that name the servers of `"system"`.
-    fn files(&self) -> Vec<PathBuf> {
-        let changing = self.changing();
-        let config = &changing.loaded.config;
-        let system = config.system_files.iter().filter(|_| policy::names_system(config));
-        config.local.hosts.iter().chain(system).cloned().collect()
-    }
-
-    fn config_seen(&self) -> Option<FileMark> {
-        let path = self.changing().loaded.path.clone()?;
-        file_mark(&path)
-    }
-
-    /// Hosts files, resolv.conf or this node's networks changed: what follows from them is made anew under the same
-    /// configuration.
-    fn look_again(&self) {
-        let _alone = lock(&self.reloading);
-        let config = self.changing().loaded.config.clone();
-        let mut around = Surroundings::look(&config, self.state.as_deref(), &self.listening);
-        let (same_system, same_hosts, same_own) = {
-            let changing = self.changing();
-            let old = &changing.around;
-            // No address at all: the kernel was not to be asked. Who is local stays so.
-            if around.own.addresses.is_empty() {
-                around.own = old.own.clone();
-            }
-            (old.system.servers == around.system.servers, old.hosts == around.hosts, old.own == around.own)
-        };
-        let said = {
-            let changing = self.changing();
-            let (old, new) = (&changing.around, &around);
-            old.system.from == new.system.from
-                && old.system.remarks == new.system.remarks
-                && old.remarks == new.remarks
-        };
-        if !said {
-            say_surroundings(&around);
-        }
-        if same_system && same_hosts {
-            // Cells stay, and the connections in them: on some nodes a pod comes or goes every few seconds.
-            if !same_own && config.admit.allow.contains(&Allowed::Local) {
-                let (old, placed) = (self.in_force.policy(), self.changing().placed.clone());
-                let (policy, _same_remarks) = policy::over(&config, &around, &placed, Some(&old));
-                self.in_force.replace(policy);
-            }
-            self.changing().around = around;
-            return;
-        }
-        if !same_hosts {
-            report(Event::HostsReloaded { files: around.hosts.len() });
-        }
-        if !same_system && !around.system.servers.is_empty() {
-            let from = match &around.system.from {
-                system::Origin::File(path) => path.display().to_string(),
-                other => format!("{other:?}"),
-            };
-            report(Event::SystemUpstreamsChanged { servers: around.system.servers.clone(), from });
-        }
-        // A list that has become empty is not taken: the last one that was not is.
-        if !same_system && around.system.servers.is_empty() {
-            let kept = Surroundings { system: self.changing().around.system.clone(), ..around };
-            self.apply(&config, kept);
-        } else {
-            self.apply(&config, around);
-        }
-    }
-
-    fn apply(&self, config: &Config, around: Surroundings) {
-        let old = self.in_force.policy();
-        let before = self.changing().placed.clone();
-        let (policy, placed, remarks) =
-            policy::build(config, &around, &before, Some(&old), &self.stamps, clock::now());
-        remarks.iter().for_each(|remark| report(Event::HostsRemark { remark: remark.clone() }));
-        {
-            let mut changing = self.changing();
-            changing.around = around;
-            changing.remarks = remarks;
-        }
-        self.place(placed, &tokio::runtime::Handle::current());
-        self.in_force.replace(policy);
-    }
-
-    /// Reads the configuration again and puts it in force, or refuses it whole. Says what there is to say.
-    pub(crate) fn reload_now(&self) -> Result<Vec<String>, String> {
-        supervisor::reloading();
-        let result = self.reload_alone();
-        // Refused or not, we serve.
-        supervisor::ready();
-        result
-    }
-
-    fn reload_alone(&self) -> Result<Vec<String>, String> {
-        let _alone = lock(&self.reloading);
-        let loaded = match self.source.load() {
-            Ok(loaded) => loaded,
-            Err(refused) => {
-                let file = PathBuf::from(shown_path(refused.path.as_deref()));
-                report(Event::ReloadRefused { file, reason: refused.in_one_line() });
-                self.changing().last_reload_ok = false;
-                return Err(refused.to_string());
-            }
-        };
-        let config = loaded.config.clone();
-        let needs_restart = self.changing().began_with.restart_differences(&config);
-        let mut remarks: Vec<String> = loaded.warnings.iter().map(|w| remark_of(&loaded, w)).collect();
-        remarks.extend(needs_restart.iter().map(|key| format!("{key} has changed: it takes a restart")));
-        let file = PathBuf::from(shown_path(loaded.path.as_deref()));
-        let around = Surroundings::look(&config, self.state.as_deref(), &self.listening);
-        say_surroundings(&around);
-        self.log.apply(&config.log);
-        self.cache.guards().set(&config.guards);
-        {
-            let mut changing = self.changing();
-            changing.loaded = loaded;
-            changing.last_reload_ok = true;
-        }
-        self.apply(&config, around);
-        self.canaries.place(&config.canaries);
-        self.keep_accepted();
-        report(Event::Reloaded { file, needs_restart: needs_restart.iter().map(|k| (*k).to_owned()).collect() });
-        Ok(remarks)
-    }
-}
-
-fn files_seen(files: &[PathBuf]) -> Vec<Option<FileMark>> {
-    files.iter().map(|path| file_mark(path)).collect()
-}
-
-/// What tells that a file changed: device, inode, when it changed, bytes.
-type FileMark = (u64, u64, (i64, i64), u64);
-
-/// `None` where it is not there.
-fn file_mark(path: &Path) -> Option<FileMark> {
-    let meta = std::fs::metadata(path).ok()?;
-    Some((meta.dev(), meta.ino(), (meta.ctime(), meta.ctime_nsec()), meta.len()))
 }
 
 /// Where a task can be put: the runtime before it runs, its handle within.

@@ -331,8 +331,8 @@ impl Drop for EndOnPanic {
     }
 }
 
-/// Longest turn of a worker without anything to read.
-pub const TURN_MAX: Duration = Duration::from_millis(200);
+/// Longest turn of a worker without anything to read: a sign of life a second, and an idle process wakes seldom.
+pub const TURN_MAX: Duration = Duration::from_millis(900);
 const TURN: Timespec = Timespec { tv_sec: 0, tv_nsec: TURN_MAX.as_nanos() as _ };
 /// Batches of one socket before the next one's turn.
 const BATCHES_PER_SOCKET: usize = 4;
