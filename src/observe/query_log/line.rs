@@ -40,8 +40,8 @@ pub struct Record<'a> {
     pub group: Option<&'a str>,
 }
 
-/// Writes `record` as one line, with its line feed, behind what `out` has. `prefix` is how many bits of an IPv4 and of an
-/// IPv6 address are kept; more than the address has keeps it whole.
+/// Writes `record` as one line, with its line feed, behind what `out` has. `prefix` is how many bits of an IPv4 and of
+/// an IPv6 address are kept; more than the address has keeps it whole.
 pub fn write(record: &Record<'_>, prefix: [u8; 2], out: &mut Vec<u8>) {
     let form = Form {
         v: VERSION,
