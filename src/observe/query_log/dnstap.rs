@@ -153,9 +153,16 @@ mod tests {
         };
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-        for want in
-            ["node-1", "CLIENT_QUERY", "CLIENT_RESPONSE", "192.0.2.77", "4242", "UDP", "example.org.", "2023-11-14"]
-        {
+        for want in [
+            "node-1",
+            "CLIENT_QUERY",
+            "CLIENT_RESPONSE",
+            "192.0.2.77",
+            "query_port: 4242",
+            "UDP",
+            "example.org.",
+            "2023-11-14",
+        ] {
             assert!(text.contains(want), "{want}: {text}");
         }
     }
