@@ -3,7 +3,7 @@
 //! [`event`] is every fact that is worth a line, [`log`] where the lines go, [`metrics`] what is counted, [`status`]
 //! how things stand, [`standing`] how a group does, [`summary`] the same in a sentence, [`history`] the last hour,
 //! [`admin`] the HTTP listener that shows all of it, [`page`] its page, [`liveness`] the question whether this process
-//! still answers, [`process`] what the kernel knows of it.
+//! still answers, [`process`] what the kernel knows of it, [`query_log`] the forms of a logged question.
 
 pub mod admin;
 pub mod control;
@@ -14,6 +14,7 @@ pub mod log;
 pub mod metrics;
 pub mod page;
 pub mod process;
+pub mod query_log;
 pub mod standing;
 pub mod status;
 pub mod summary;
