@@ -53,6 +53,7 @@ use crate::observe::history::History;
 use crate::observe::liveness::OwnListeners;
 use crate::observe::log::{self, Log};
 use crate::observe::metrics::Meters;
+use crate::observe::query_log::QueryLog;
 use crate::observe::status::Gather;
 use crate::upkeep::canary::Canaries;
 use crate::upkeep::freeze::TiersInUse;
@@ -130,6 +131,7 @@ pub(crate) struct Running {
     readings: Mutex<Option<Readings>>,
     connections: Mutex<Option<Connections>>,
     log: Arc<Log>,
+    query_log: Arc<QueryLog>,
     meters: Arc<Meters>,
     history: History,
     /// The machine's name.
@@ -206,7 +208,9 @@ pub fn run(start: Start) -> Result<(), Fatal> {
     let store = Arc::new(MokaStore::with_room(config.cache.max_bytes, coming));
     let cache = Arc::new(Cache::new(store, Keys::new(rand::random())));
     cache.guards().set(&config.guards);
-    let driver = Arc::new(Driver::new(cache.clone(), meters.shared()));
+    let query_log = Arc::new(QueryLog::default());
+    query_log.apply(&config.query_log);
+    let driver = Arc::new(Driver::new(cache.clone(), meters.shared(), query_log.clone()));
 
     let around = Surroundings::look(&config, state.as_deref(), &listening);
     say_surroundings(&around);
@@ -245,6 +249,7 @@ pub fn run(start: Start) -> Result<(), Fatal> {
         readings: Mutex::new(None),
         connections: Mutex::new(None),
         log,
+        query_log: query_log.clone(),
         meters: meters.clone(),
         history: History::new(clock::now()),
         host: std::fs::read_to_string("/proc/sys/kernel/hostname")
@@ -258,16 +263,19 @@ pub fn run(start: Start) -> Result<(), Fatal> {
     let (queue, from_workers) = mpsc::channel(MISS_QUEUE);
     runtime.spawn(driver.clone().run(from_workers));
     let workers = listen::workers(config.listen.workers);
-    let way_in =
-        |front, tally| Worker::new(in_force.clone(), cache.clone(), front, tally, queue.clone(), driver.clone());
+    let way_in = |front, tally| {
+        let (in_force, cache, queue) = (in_force.clone(), cache.clone(), queue.clone());
+        Worker::new(in_force, cache, front, tally, queue, driver.clone(), query_log.clone())
+    };
     let udp_workers =
         udp::start(sockets.udp, workers, |_| way_in(Some(Front::new(config.cache.max_bytes, workers)), meters.own()))
             .map_err(|e| Fatal::system(format!("no threads for UDP workers: {e}")))?;
     let tcp_listeners = {
         let (meters, in_force, cache) = (meters.clone(), in_force.clone(), cache.clone());
-        let (queue, driver) = (queue.clone(), driver.clone());
+        let (queue, driver, log) = (queue.clone(), driver.clone(), query_log.clone());
         tcp::start(runtime.handle(), sockets.tcp, TcpLimits::from(&config.listen), move || {
-            Worker::new(in_force.clone(), cache.clone(), None, meters.shared(), queue.clone(), driver.clone())
+            let (in_force, cache, queue) = (in_force.clone(), cache.clone(), queue.clone());
+            Worker::new(in_force, cache, None, meters.shared(), queue, driver.clone(), log.clone())
         })
         .map_err(|e| Fatal::system(format!("TCP cannot be listened for: {e}")))?
     };
@@ -294,6 +302,7 @@ pub fn run(start: Start) -> Result<(), Fatal> {
         // Stopping blocks; the runtime's other threads go on answering what is still open.
         let _ = tokio::task::spawn_blocking(move || udp_workers.stop(EMPTYING)).await;
         driver.until_answered(EMPTYING).await;
+        let _ = tokio::task::spawn_blocking(move || query_log.finish()).await;
     });
     report(Event::Ended { uptime: clock::now().since(running.started) });
     runtime.shutdown_timeout(Duration::from_millis(200));

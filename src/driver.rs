@@ -34,6 +34,7 @@ use crate::clock::{self, Moment};
 use crate::limits::IN_FLIGHT_PER_CLIENT;
 use crate::observe::event::{self, Event};
 use crate::observe::metrics::{Source, Tally};
+use crate::observe::query_log::{Answered, QueryLog};
 use crate::resolve::desk::{Opened, PursuitId, Request};
 use crate::resolve::pursuit::{Answer, Waiter};
 use crate::serve::admit::ClientKey;
@@ -67,6 +68,7 @@ struct Way {
 pub struct Driver {
     cache: Arc<Cache>,
     tally: Tally,
+    log: Arc<QueryLog>,
     /// The cells in force, and those before them: a worker may still hand over what it judged by the policy before.
     cells: RwLock<[HashMap<GroupStamp, Arc<Cell>>; 2]>,
     in_flight_per_client: AtomicU32,
@@ -83,10 +85,11 @@ pub type HandedOver = (Box<Opening>, Option<Box<dyn ReplyTo>>);
 
 impl Driver {
     /// A driver over `cache`. `tally` is one that many may write.
-    pub fn new(cache: Arc<Cache>, tally: Tally) -> Self {
+    pub fn new(cache: Arc<Cache>, tally: Tally, log: Arc<QueryLog>) -> Self {
         Self {
             cache,
             tally,
+            log,
             cells: RwLock::default(),
             in_flight_per_client: AtomicU32::new(IN_FLIGHT_PER_CLIENT.default as u32),
             offered_at: AtomicU64::new(0),
@@ -340,7 +343,13 @@ impl Driver {
             Answer::Truncated => (failed(Some(code::INVALID_DATA), &[], out), Source::Failed),
         };
         let rcode = u16::from(out[3] & 15);
-        self.tally.answered(way.client.transport, source, rcode, now.since(way.received));
+        let took = now.since(way.received);
+        self.tally.answered(way.client.transport, source, rcode, took);
+        if self.log.is_on() && self.log.takes(rand::random()) {
+            let Client { address: client, transport } = way.client;
+            let (query, reply) = (&query.told_again(), &out[..n]);
+            self.log.offer(&Answered { client, transport, query, reply, source, rcode, took });
+        }
         self.give_slot(way.slot);
         if let Some(first) = way.reply_to.send(&out[..n]) {
             lock(&self.gathered).push(first);

@@ -199,6 +199,8 @@ pub const BUDGET_FLOOR_PER_SECOND: f64 = 50.0;
 pub const BUDGET_BURST: f64 = 20.0;
 /// Second questions as a share of first ones.
 pub const BUDGET_SHARE: Bound<f64> = Bound { default: 0.3, min: 0.0, max: 2.0 };
+/// Share of the questions that are logged.
+pub const QUERY_LOG_SAMPLE: Bound<f64> = Bound { default: 1.0, min: 0.0, max: 1.0 };
 /// Ends between which the hedge delay moves, and what it is while a server's latency is unknown.
 pub const HEDGE_AFTER: Bound<Duration> = millis(20, 10, 300);
 /// Ends between which the wait before the same server is asked again moves.

@@ -20,6 +20,7 @@ use super::local::{LOCAL_RECORD, LOCAL_ZONE};
 use super::{Config, StateDirectory};
 use crate::cache::freshness::{Patience, StaleSettings, TtlSettings};
 use crate::limits::{self, Bound};
+use crate::observe::query_log::To;
 use crate::observe::{LogFormat, LogLevel};
 use crate::serve::admit::Allowed;
 
@@ -104,6 +105,10 @@ pub(super) fn sections() -> Vec<Section> {
         },
         plain("[local_files]", entries(LOCAL_FILES).collect()),
         plain("[log]", entries(LOG).collect()),
+        Section {
+            doc: "what clients asked and got, a line of JSON each: off unless `to` leads somewhere",
+            ..plain("[query_log]", entries(QUERY_LOG).collect())
+        },
     ]
 }
 
@@ -357,6 +362,53 @@ pub(super) const LOCAL_FILES: &[Key<Draft>] = &[
         Kind::Own("\"forward\"", |d, r, v| {
             if let Some(nxdomain) = r.word(v, &[("forward", false), ("nxdomain", true)]) {
                 d.config.local.private_reverse_nxdomain = nxdomain;
+            }
+        }),
+    ),
+];
+
+pub(super) const QUERY_LOG: &[Key<Draft>] = &[
+    Key::new(
+        "to",
+        "\"file:/PATH\" (0640, opened again when it is moved), \"journal\", or \"dnstap:/PATH\",\n\
+         a collector's socket; names and client addresses are in it",
+        Kind::Own("\"\"", |d, r, v| {
+            let Some(text) = r.string(v) else { return };
+            d.config.query_log.to = match text.split_once(':') {
+                None if text.is_empty() => To::Nowhere,
+                None if text == "journal" => To::Journal,
+                Some(("file", file)) => match path(r, file.to_owned(), v.span()) {
+                    Some(path) => To::File(path),
+                    None => return,
+                },
+                Some(("dnstap", socket)) => match path(r, socket.to_owned(), v.span()) {
+                    Some(path) => To::Dnstap(path),
+                    None => return,
+                },
+                _ => {
+                    let hint = "write \"file:/PATH\", \"journal\", \"dnstap:/PATH\", or \"\" for none";
+                    return r.wrong(v.span(), format!("{text:?} is no place for a query log"), Some(hint));
+                }
+            };
+        }),
+    ),
+    Key::new(
+        "sample",
+        "share of the questions that are logged",
+        Kind::Share(limits::QUERY_LOG_SAMPLE, |d, v| d.config.query_log.sample = v),
+    ),
+    Key::new(
+        "client_prefix",
+        "bits of an IPv4 and of an IPv6 client address that are kept; [0, 0] keeps none",
+        Kind::Own("[32, 128]", |d, r, v| {
+            let items = r.items(v);
+            let [v4, v6] = items.as_slice() else {
+                return r.wrong(v.span(), "two numbers are wanted here", Some("write [24, 56]"));
+            };
+            let v4 = r.count(v4, &Bound { default: 32, min: 0, max: 32 });
+            let v6 = r.count(v6, &Bound { default: 128, min: 0, max: 128 });
+            if let (Some(v4), Some(v6)) = (v4, v6) {
+                d.config.query_log.client_prefix = [v4 as u8, v6 as u8];
             }
         }),
     ),

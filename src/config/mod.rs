@@ -34,6 +34,7 @@ use crate::cache::CacheSettings;
 use crate::cache::freshness::{Patience, StaleSettings, TtlSettings};
 use crate::cache::guard::GuardSettings;
 use crate::listen::ListenSettings;
+use crate::observe::query_log::{QueryLogSettings, To};
 use crate::observe::{AdminSettings, CanarySettings, LogFormat, LogLevel, LogSettings};
 use crate::serve::admit::{AdmitSettings, Allowed};
 use crate::serve::local::LocalSettings;
@@ -98,7 +99,7 @@ fn read(
 }
 
 /// The top level of the file.
-const SECTIONS: [&str; 15] = [
+const SECTIONS: [&str; 16] = [
     "listen",
     "admin",
     "state",
@@ -114,6 +115,7 @@ const SECTIONS: [&str; 15] = [
     "local",
     "local_files",
     "log",
+    "query_log",
 ];
 
 /// Reads the section `name`; false where there is none of this name. Groups come later, since what they do not say
@@ -129,6 +131,7 @@ fn section(reader: &mut Reader<'_>, name: &str, value: &Value<'_>, draft: &mut D
         "system" => keys::SYSTEM,
         "local_files" => keys::LOCAL_FILES,
         "log" => keys::LOG,
+        "query_log" => keys::QUERY_LOG,
         "cache" => {
             let mut ttl = draft.ttl;
             let parts: &mut [&mut dyn Keys] = &mut [&mut Part(keys::CACHE, draft), &mut Part(keys::TTL, &mut ttl)];
@@ -231,6 +234,8 @@ pub struct Config {
     pub local: LocalSettings,
     /// Logs.
     pub log: LogSettings,
+    /// The query log.
+    pub query_log: QueryLogSettings,
 }
 
 impl Default for Config {
@@ -306,6 +311,7 @@ impl Default for Draft {
                 hosts: Vec::new(),
             },
             log: LogSettings { level: LogLevel::Info, format: LogFormat::Auto },
+            query_log: QueryLogSettings { to: To::Nowhere, sample: 0.0, client_prefix: [0, 0] },
         };
         let mut draft = Draft {
             config,
@@ -324,6 +330,7 @@ impl Default for Draft {
             keys::CACHE,
             keys::LOCAL_FILES,
             keys::LOG,
+            keys::QUERY_LOG,
         ] {
             set_defaults(keys, &mut draft);
         }

@@ -211,6 +211,7 @@ impl Running {
         let around = Surroundings::look(&config, self.state.as_deref(), &self.listening);
         say_surroundings(&around);
         self.log.apply(&config.log);
+        self.query_log.apply(&config.query_log);
         self.cache.guards().set(&config.guards);
         {
             let mut changing = self.changing();

@@ -119,6 +119,7 @@ impl Gather for Running {
             tcp_connections: lock(&self.connections).as_ref().map_or(0, |c| c.open() as u64),
             udp_receive_drops: lock(&self.readings).as_ref().map_or(0, |r| r.counts().receive_drops),
             log_dropped: self.log.dropped(),
+            query_log: self.query_log.status(),
             warnings,
             events: event::recent(),
             history: None,

@@ -96,7 +96,7 @@ impl World {
         };
         let cell = Arc::new(Cell::new(STAMP, Group::new(settings, clock::now())));
         let cache = Arc::new(Cache::new(Arc::new(MokaStore::new(1 << 20)), Keys::new([7; 16])));
-        let driver = Arc::new(Driver::new(cache, Meters::default().shared()));
+        let driver = Arc::new(Driver::new(cache, Meters::default().shared(), Arc::default()));
         driver.set_cells(std::slice::from_ref(&cell), 256);
         let (to, replies) = unbounded_channel();
         Self { driver, cell, server, replies, to }

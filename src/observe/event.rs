@@ -231,6 +231,18 @@ pub enum Event {
         /// Which places were tried, and what was in the way.
         reason: String,
     },
+    /// The query log cannot be written; it is tried again, and what comes meanwhile is dropped.
+    QueryLogAway {
+        /// Where it goes.
+        to: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The query log is written again.
+    QueryLogBack {
+        /// Where it goes.
+        to: String,
+    },
     /// Nothing can be kept in the state directory.
     StateUnavailable {
         /// Which place, and what is in the way.
@@ -348,6 +360,7 @@ impl Event {
             | Event::HostsRemark { .. }
             | Event::AdminUnavailable { .. }
             | Event::ControlUnavailable { .. }
+            | Event::QueryLogAway { .. }
             | Event::StateUnavailable { .. }
             | Event::SnapshotRefused { .. }
             | Event::SnapshotFailed { .. }
@@ -400,6 +413,8 @@ impl Event {
             Event::AdminListening { .. } => "admin_listening",
             Event::AdminUnavailable { .. } => "admin_unavailable",
             Event::ControlUnavailable { .. } => "control_unavailable",
+            Event::QueryLogAway { .. } => "query_log_away",
+            Event::QueryLogBack { .. } => "query_log_back",
             Event::StateUnavailable { .. } => "state_unavailable",
             Event::LocalLimit { .. } => "local_limit",
             Event::ClockJumped { .. } => "clock_jumped",
@@ -542,6 +557,10 @@ impl fmt::Display for Event {
             Event::AdminUnavailable { address, reason } => {
                 write!(f, "no status and metrics on {address}: {reason}; trying again")
             }
+            Event::QueryLogAway { to, reason } => {
+                write!(f, "the query log is not written to {to}: {reason}; trying again, and dropping meanwhile")
+            }
+            Event::QueryLogBack { to } => write!(f, "the query log is written to {to} again"),
             Event::ControlUnavailable { reason } => write!(f, "no control socket: {reason}; trying again"),
             Event::StateUnavailable { reason } => write!(f, "nothing is kept over a restart: {reason}"),
             Event::LocalLimit { bound, group: None } => write!(f, "questions are refused: {bound} is reached"),

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::event::Seen;
 use super::history::{HistoryStatus, LastMinute};
+use super::query_log::QueryLogStatus;
 use super::summary::Summary;
 use crate::config::Said;
 
@@ -72,6 +73,8 @@ pub struct Snapshot {
     pub udp_receive_drops: u64,
     /// Log lines that were dropped.
     pub log_dropped: u64,
+    /// The query log.
+    pub query_log: QueryLogStatus,
     /// What an operator should look at, one sentence each.
     pub warnings: Vec<String>,
     /// The last events, the oldest first.
@@ -432,6 +435,7 @@ pub(crate) mod tests {
             tcp_connections: 4,
             udp_receive_drops: 5,
             log_dropped: 6,
+            query_log: QueryLogStatus { written: 70, dropped_full: 2, dropped_away: 1 },
             warnings: vec![],
             events: vec![],
             history: None,

@@ -198,6 +198,8 @@ pub struct Door {
     front: Option<Front>,
     tally: Tally,
     turn: u32,
+    /// Of the last packet that was not left open.
+    last: (Source, u16),
 }
 
 /// How far the path went.
@@ -213,7 +215,7 @@ enum Path {
 impl Door {
     /// A door to `cache` under `policy`; answers are counted in `tally`.
     pub fn new(policy: Arc<Policy>, cache: Arc<Cache>, front: Option<Front>, tally: Tally) -> Self {
-        Self { policy, cache, front, tally, turn: 0 }
+        Self { policy, cache, front, tally, turn: 0, last: (Source::Dropped, 0) }
     }
 
     /// Replaces the policy.
@@ -263,7 +265,13 @@ impl Door {
             Path::Open(open) => return Outcome::Open(open),
         };
         self.tally.answered(client.transport, source, rcode, Duration::ZERO);
+        self.last = (source, rcode);
         outcome
+    }
+
+    /// Where the last answer came from, and its response code; meaningless while its question is open.
+    pub fn last(&self) -> (Source, u16) {
+        self.last
     }
 
     fn judge(&mut self, packet: &[u8], prepared: Prepared, client: Client, out: &mut [u8], now: Moment) -> Path {

@@ -201,6 +201,19 @@ impl<'p> Query<'p> {
         self.edns.map_or(UDP_PAYLOAD_PLAIN, |e| usize::from(e.payload).min(UDP_PAYLOAD_MAX))
     }
 
+    /// A message that asks the same: header, question, and an OPT record without options where the client sent one. For
+    /// logs of a query whose packet is gone.
+    pub fn told_again(&self) -> Vec<u8> {
+        let mut packet = self.packet[..self.question_end()].to_vec();
+        packet[10..12].copy_from_slice(&u16::from(self.edns.is_some()).to_be_bytes());
+        if let Some(edns) = self.edns {
+            packet.extend([0, 0, 41]);
+            packet.extend(edns.payload.to_be_bytes());
+            packet.extend([0, 0, u8::from(edns.dnssec_ok) << 7, 0, 0, 0]);
+        }
+        packet
+    }
+
     /// A copy that outlives the packet: header, question, and what was read of the OPT record.
     pub fn to_owned(&self) -> OwnedQuery {
         OwnedQuery { packet: self.packet[..self.question_end()].into(), name_end: self.name_end, edns: self.edns }
@@ -226,6 +239,21 @@ impl OwnedQuery {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_query_told_again_asks_the_same() {
+        let opt = [0, 0, 41, 4, 208, 0, 0, 0x80, 0, 0, 4, 0, 10, 0, 0];
+        for with in [&opt[..], &[]] {
+            let mut packet = packet();
+            packet[11] = u8::from(!with.is_empty());
+            packet.extend(with);
+            let query = check(&packet).unwrap();
+            let again = query.to_owned().view().told_again();
+            let read = check(&again).unwrap();
+            assert_eq!((read.id(), read.name(), read.qtype()), (query.id(), query.name(), query.qtype()));
+            assert_eq!((read.udp_limit(), read.dnssec_ok()), (query.udp_limit(), query.dnssec_ok()));
+        }
+    }
 
     #[test]
     fn each_fault_has_its_reply() {

@@ -20,6 +20,7 @@ mod observed;
 mod outage;
 mod page;
 mod process;
+mod query_log;
 mod restart;
 mod stale;
 mod stub;

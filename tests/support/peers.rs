@@ -1,5 +1,5 @@
 //! The programs of others: dig, kdig, NSD, unbound, ip, unshare, promtool, Chromium and its driver, systemd's tools,
-//! getent, musl-gcc, python3.
+//! getent, musl-gcc, python3, fstrm_capture, dnstap-ldns.
 //!
 //! Where one is not installed, the tests that need it say so and are skipped; with EVENKEEL_REQUIRE_PEERS=1, as in CI,
 //! they fail instead. NSD and unbound run as the user of the tests, in a directory of their own, without chroot.
@@ -33,6 +33,8 @@ pub enum Peer {
     Chromedriver,
     SystemdAnalyze,
     SystemdSocketActivate,
+    FstrmCapture,
+    DnstapLdns,
     Getent,
     MuslGcc,
     Python,
@@ -52,6 +54,8 @@ impl Peer {
             Peer::Chromedriver => "chromedriver",
             Peer::SystemdAnalyze => "systemd-analyze",
             Peer::SystemdSocketActivate => "systemd-socket-activate",
+            Peer::FstrmCapture => "fstrm_capture",
+            Peer::DnstapLdns => "dnstap-ldns",
             Peer::Getent => "getent",
             Peer::MuslGcc => "musl-gcc",
             Peer::Python => "python3",

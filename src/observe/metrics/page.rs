@@ -102,6 +102,8 @@ pub const METRICS: &[Metric] = &[
     counter("evenkeel_udp_receive_drops_total", &[], "Datagrams that the kernel dropped before they were read"),
     gauge("evenkeel_tcp_connections", &[], "Open TCP connections of clients"),
     counter("evenkeel_log_dropped_total", &[], "Log lines that were dropped"),
+    counter("evenkeel_query_log_written_total", &[], "Questions that were written to the query log"),
+    counter("evenkeel_query_log_dropped_total", &["why"], "Questions that the query log took and did not write"),
     gauge("evenkeel_build_info", &["version"], "1, with the version"),
     counter("process_cpu_seconds_total", &[], "Processor time, of user and system"),
     gauge("process_resident_memory_bytes", &[], "Bytes in memory"),
@@ -213,6 +215,9 @@ impl Page {
         self.counter("evenkeel_udp_receive_drops_total", &[], s.udp_receive_drops);
         self.gauge("evenkeel_tcp_connections", &[], s.tcp_connections as f64);
         self.counter("evenkeel_log_dropped_total", &[], s.log_dropped);
+        self.counter("evenkeel_query_log_written_total", &[], s.query_log.written);
+        self.counter("evenkeel_query_log_dropped_total", &[("why", "full")], s.query_log.dropped_full);
+        self.counter("evenkeel_query_log_dropped_total", &[("why", "away")], s.query_log.dropped_away);
         for c in &s.canaries {
             let of_canary = [("canary", c.canary.as_str())];
             if let (Some(success), Some(seconds)) = (c.success, c.seconds) {
@@ -309,7 +314,7 @@ mod tests {
         bulkhead_rejected_total guard_names guard_held_total frozen snapshot_last_success_timestamp_seconds \
         snapshot_entries config_last_reload_successful config_last_reload_success_timestamp_seconds \
         config_fallback udp_receive_drops_total tcp_connections log_dropped_total panics_total lease_held \
-        canary_success canary_seconds build_info";
+        canary_success canary_seconds build_info query_log_written_total query_log_dropped_total";
     /// Of them, what has no machinery yet: no lease, and a panic ends the process, so that it has none to tell of.
     const NOT_YET: [&str; 2] = ["evenkeel_lease_held", "evenkeel_panics_total"];
 

@@ -1,0 +1,109 @@
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Instant;
+
+use super::*;
+
+fn settings(to: To, sample: f64) -> QueryLogSettings {
+    QueryLogSettings { to, sample, client_prefix: [32, 128] }
+}
+
+fn answered(reply: &[u8]) -> Answered<'_> {
+    Answered {
+        client: "192.0.2.7".parse().unwrap(),
+        transport: Transport::Udp,
+        query: b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\0\0\x01\0\x01",
+        reply,
+        source: Source::Fresh,
+        rcode: 0,
+        took: Duration::ZERO,
+    }
+}
+
+#[test]
+fn it_takes_nothing_while_it_is_off_and_its_share_while_it_is_on() {
+    let log = QueryLog::default();
+    assert!(!log.is_on() && !log.takes(0) && !log.takes(u32::MAX));
+    let directory = tempfile::tempdir().unwrap();
+    let file = To::File(directory.path().join("queries"));
+    log.apply(&settings(file.clone(), 1.0));
+    assert!(log.takes(u32::MAX));
+    log.apply(&settings(file.clone(), 0.25));
+    assert!(log.takes(1 << 29) && !log.takes(1 << 31));
+    log.apply(&settings(file, 0.0));
+    assert!(!log.is_on());
+}
+
+#[test]
+fn a_file_has_a_line_for_each_question_and_the_mode_0640() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("queries");
+    let log = QueryLog::default();
+    log.apply(&settings(To::File(path.clone()), 1.0));
+    for _ in 0..3 {
+        log.offer(&answered(&[0; 12]));
+    }
+    log.finish();
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(text.lines().filter(|l| l.contains(r#""name":"www.""#)).count(), 3, "{text}");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(log.status(), QueryLogStatus { written: 3, ..QueryLogStatus::default() });
+}
+
+#[test]
+fn what_cannot_be_written_is_counted_and_nobody_waits() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = QueryLog::default();
+    log.apply(&settings(To::File(directory.path().join("not/there")), 1.0));
+    log.offer(&answered(&[0; 12]));
+    log.finish();
+    assert_eq!(log.status(), QueryLogStatus { dropped_away: 1, ..QueryLogStatus::default() });
+}
+
+#[test]
+fn a_collector_that_reads_nothing_costs_records_and_no_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("collector");
+    // It accepts the handshake and then sits still.
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let collector = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut ready = Vec::new();
+        dnstap::write_control(dnstap::Control::Ready, &mut ready);
+        let mut read = vec![0; ready.len()];
+        stream.read_exact(&mut read).unwrap();
+        assert_eq!(read, ready);
+        let mut accept = Vec::new();
+        dnstap::write_control(dnstap::Control::Accept, &mut accept);
+        std::io::Write::write_all(&mut stream, &accept).unwrap();
+        stream
+    });
+    let log = QueryLog::default();
+    log.apply(&settings(To::Dnstap(path), 1.0));
+    let reply = [0; 1200];
+    let begun = Instant::now();
+    const OFFERED: u64 = 3 * QUEUED_MAX as u64;
+    for _ in 0..OFFERED {
+        log.offer(&answered(&reply));
+    }
+    // The writer waits a second for the collector; whoever offers does not.
+    assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
+    let stream = collector.join().unwrap();
+    log.finish();
+    let status = log.status();
+    assert!(status.dropped_full > 0, "{status:?}");
+    assert!(status.written + status.dropped_full + status.dropped_away <= OFFERED, "{status:?}");
+    drop(stream);
+}
+
+#[test]
+fn a_message_that_is_too_long_is_not_carried() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("queries");
+    let log = QueryLog::default();
+    log.apply(&settings(To::File(path.clone()), 1.0));
+    log.offer(&answered(&[0; MESSAGE_BYTES_MAX + 1]));
+    log.finish();
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(&format!(r#""bytes":{}"#, MESSAGE_BYTES_MAX + 1)), "{text}");
+}
