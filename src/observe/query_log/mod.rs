@@ -6,7 +6,7 @@
 //!
 //! | file | what it owns |
 //! |---|---|
-//! | [`line`] | the form of a line of JSON; pure |
+//! | [`mod@line`] | the form of a line of JSON; pure |
 //! | [`dnstap`] | dnstap's messages and frames; pure |
 //! | `writer` | the thread: it takes from the queue, and holds on to one place until another is configured |
 //! | `place` | the places: file, journal, collector |
