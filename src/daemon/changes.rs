@@ -30,7 +30,7 @@ const SLEEP_MIN: Duration = Duration::from_secs(30);
 impl Running {
     pub(super) async fn reload_at_hangup(self: Arc<Self>, mut hangup: Signal) {
         while hangup.recv().await.is_some() {
-            let _ = self.reload_now();
+            self.clone().reload_aside().await;
         }
     }
 
@@ -62,7 +62,7 @@ impl Running {
             if watch {
                 let config_now = self.config_seen();
                 if config_now != config_seen {
-                    let _ = self.reload_now();
+                    self.clone().reload_aside().await;
                 }
                 config_seen = config_now;
             }
@@ -183,7 +183,13 @@ impl Running {
         self.in_force.replace(policy);
     }
 
-    /// Reads the configuration again and puts it in force, or refuses it whole. Says what there is to say.
+    /// A reload off the runtime's threads, since it reads and writes files and tells the supervisor.
+    async fn reload_aside(self: Arc<Self>) {
+        let _ = tokio::task::spawn_blocking(move || self.reload_now()).await;
+    }
+
+    /// Reads the configuration again and puts it in force, or refuses it whole. Says what there is to say. Blocks;
+    /// within the runtime.
     pub(crate) fn reload_now(&self) -> Result<Vec<String>, String> {
         supervisor::reloading();
         let result = self.reload_alone();

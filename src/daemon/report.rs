@@ -1,6 +1,6 @@
 //! What the running process says of itself: status, explanations, and what it does when told.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::cache::freshness::Standing;
 use crate::cache::key::Question;
 use crate::clock::{self, Moment};
 use crate::config::effective;
-use crate::observe::control::server::{Controlled, Flush, Reloading};
+use crate::observe::control::server::{Controlled, Flush};
 use crate::observe::event::{self, Event};
 use crate::observe::history::{self, HistoryStatus, ServerSample};
 use crate::observe::metrics::Source;
@@ -36,9 +36,15 @@ fn listens(at: SocketAddr, own: &OwnNetworks) -> ListenStatus {
     ListenStatus { address: at.to_string(), waiting }
 }
 
-/// Is this address on this machine, as far as is known?
+/// Is this address on this machine, as far as is known? IPv4's loopback always is; where IPv6 is switched off, `::1` is
+/// not, and nothing is reached at `[::]` either.
 pub(super) fn is_here(ip: IpAddr, own: &OwnNetworks) -> bool {
-    ip.is_loopback() || ip.is_unspecified() || own.addresses.is_empty() || own.addresses.contains(&ip)
+    let ip = match ip {
+        IpAddr::V4(v4) if v4.is_loopback() || v4.is_unspecified() => return true,
+        IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        _ => ip,
+    };
+    own.addresses.is_empty() || own.addresses.contains(&ip)
 }
 
 impl Gather for Running {
@@ -294,8 +300,8 @@ impl Controlled for Running {
         entries
     }
 
-    fn reload(&self) -> Reloading<'_> {
-        Box::pin(async move { self.reload_now() })
+    fn reload(&self) -> Result<Vec<String>, String> {
+        self.reload_now()
     }
 
     fn freeze(&self, span: Duration) -> Vec<String> {
@@ -367,4 +373,30 @@ fn local_word(local: &crate::serve::local::Local, name: &Name, qtype: u16) -> Op
     };
     let mut out = vec![0; 512];
     local.answer(&query, name.as_wire(), &client, &mut out, 0).map(|a| a.kind.word())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_always_here_and_that_of_ipv6_only_where_the_machine_has_it() {
+        let own = |addresses: &[&str]| OwnNetworks {
+            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            links: vec![],
+        };
+        let (both, v4_only, unknown) = (own(&["127.0.0.1", "::1"]), own(&["127.0.0.1"]), own(&[]));
+        for (ip, with_both, with_v4) in [
+            ("127.0.0.1", true, true),
+            ("127.0.0.53", true, true),
+            ("0.0.0.0", true, true),
+            ("::1", true, false),
+            ("::", true, false),
+            ("192.0.2.7", false, false),
+        ] {
+            let ip = ip.parse().unwrap();
+            assert_eq!((is_here(ip, &both), is_here(ip, &v4_only)), (with_both, with_v4), "{ip}");
+            assert!(is_here(ip, &unknown), "{ip}");
+        }
+    }
 }

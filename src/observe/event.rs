@@ -243,6 +243,16 @@ pub enum Event {
         /// Where it goes.
         to: String,
     },
+    /// The supervisor cannot be told something, once for each reason; it is told again.
+    SupervisorDeaf {
+        /// What it is to be told, and what is in the way.
+        reason: String,
+    },
+    /// Own listeners do not answer, so that no supervisor is told of readiness or life; once until they do again.
+    OwnListenersSilent {
+        /// Which one, and what came instead.
+        reason: String,
+    },
     /// Nothing can be kept in the state directory.
     StateUnavailable {
         /// Which place, and what is in the way.
@@ -362,6 +372,8 @@ impl Event {
             | Event::ControlUnavailable { .. }
             | Event::QueryLogAway { .. }
             | Event::StateUnavailable { .. }
+            | Event::SupervisorDeaf { .. }
+            | Event::OwnListenersSilent { .. }
             | Event::SnapshotRefused { .. }
             | Event::SnapshotFailed { .. }
             | Event::LocalLimit { .. }
@@ -416,6 +428,8 @@ impl Event {
             Event::QueryLogAway { .. } => "query_log_away",
             Event::QueryLogBack { .. } => "query_log_back",
             Event::StateUnavailable { .. } => "state_unavailable",
+            Event::SupervisorDeaf { .. } => "supervisor_deaf",
+            Event::OwnListenersSilent { .. } => "own_listeners_silent",
             Event::LocalLimit { .. } => "local_limit",
             Event::ClockJumped { .. } => "clock_jumped",
             Event::NetworkChanged { .. } => "network_changed",
@@ -563,6 +577,10 @@ impl fmt::Display for Event {
             Event::QueryLogBack { to } => write!(f, "the query log is written to {to} again"),
             Event::ControlUnavailable { reason } => write!(f, "no control socket: {reason}; trying again"),
             Event::StateUnavailable { reason } => write!(f, "nothing is kept over a restart: {reason}"),
+            Event::SupervisorDeaf { reason } => write!(f, "the supervisor cannot be told {reason}"),
+            Event::OwnListenersSilent { reason } => {
+                write!(f, "own listeners do not answer, and the supervisor is told so by silence: {reason}")
+            }
             Event::LocalLimit { bound, group: None } => write!(f, "questions are refused: {bound} is reached"),
             Event::LocalLimit { bound, group: Some(group) } => {
                 write!(f, "{group}: questions are refused: {bound} is reached")

@@ -1,11 +1,13 @@
 //! What a supervisor is told: that we are ready, reload, live, end; and the sockets that it keeps over a restart.
 //!
 //! Not pure. The protocol is systemd's (sd_notify(3)): datagrams to `$NOTIFY_SOCKET`; without it everything here does
-//! nothing. A datagram that cannot be sent is no reason to stop serving: it is dropped.
+//! nothing. A datagram that cannot be sent is no reason to stop serving. READY alone is sent again until it is: a
+//! supervisor that never hears it ends us.
 //!
 //! - **Ready** once the own listeners have answered, by the check that `/healthz` makes.
 //! - **Watchdog**: the same check, six times within `$WATCHDOG_USEC`, tells that we live. One of six will do, so that
 //!   an overloaded machine is not restarted into a cold cache; an upstream has no say in it.
+//! - While the check fails, the log and the status sentence say why: who finds us restarted finds the reason.
 //! - **Store**: sockets that we opened, with [`Sockets::opened`]'s names; what arrives while no process runs waits in
 //!   their buffers. systemd drops what it has already, and everything when the service is stopped for good.
 //!
@@ -19,15 +21,20 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rustix::io::retry_on_intr;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use crate::clock;
+use crate::observe::event::{Event, report};
 use crate::observe::liveness::Liveness;
 
 /// Signs of life within the watchdog's time.
 const SIGNS: u32 = 6;
+/// In the first moments it is no news that own listeners do not answer yet.
+const NO_NEWS: Duration = Duration::from_secs(2);
 /// Between two looks at own listeners that do not answer yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The sentence is told again when it has changed, this often at most.
@@ -37,6 +44,9 @@ const TELL_WITHIN: Duration = Duration::from_secs(1);
 /// Characters of a sentence that are told.
 const SENTENCE_MAX: usize = 500;
 
+/// READY could not be sent, and is owed.
+static OWED: AtomicBool = AtomicBool::new(false);
+
 /// Is there a supervisor that listens?
 pub fn is_there() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some_and(|place| !place.is_empty())
@@ -45,31 +55,36 @@ pub fn is_there() -> bool {
 /// Takes sockets out of the store, by their names.
 pub fn let_go(names: &[String]) {
     for name in names {
-        tell(&format!("FDSTOREREMOVE=1\nFDNAME={name}"));
+        let _ = tell(&format!("FDSTOREREMOVE=1\nFDNAME={name}"));
     }
 }
 
-/// Puts sockets into the store.
+/// Puts sockets into the store. One that does not get there is told of: what is asked during a restart is lost then.
 pub fn keep(opened: Vec<(String, OwnedFd)>) {
     for (name, socket) in opened {
         // An error that waits on a socket is no reason to let go of it: FDPOLL=0.
-        tell_with(&format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), &[socket.as_fd()]);
+        if let Err(e) = tell_with(&format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), &[socket.as_fd()]) {
+            report(Event::SupervisorDeaf { reason: format!("to keep a socket over a restart ({name}): {e}") });
+        }
     }
 }
 
 /// A reload begins; [`ready`] ends it.
 pub fn reloading() {
-    tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", clock::monotonic_micros()));
+    let _ = tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", clock::monotonic_micros()));
 }
 
-/// We serve.
+/// We serve. Where that cannot be told now, [`run`] tells it again.
 pub fn ready() {
-    tell("READY=1");
+    let told = tell("READY=1");
+    if let (Err(e), false) = (&told, OWED.swap(told.is_err(), Ordering::Relaxed)) {
+        report(Event::SupervisorDeaf { reason: format!("that we are ready: {e}; trying again") });
+    }
 }
 
 /// We end.
 pub fn stopping() {
-    tell("STOPPING=1\nSTATUS=Ending: what is asked until then is answered.");
+    let _ = tell("STOPPING=1\nSTATUS=Ending: what is asked until then is answered.");
 }
 
 /// Tells that we are ready as soon as own listeners answer, then that we live, and `sentence` where it has changed.
@@ -78,29 +93,65 @@ pub async fn run(liveness: Arc<dyn Liveness>, sentence: impl Fn() -> String + Se
     if !is_there() {
         return;
     }
-    while liveness.check().await.is_err() {
+    let (began, mut said) = (clock::now(), Said::default());
+    while let Err(reason) = liveness.check().await {
+        if clock::now().since(began) >= NO_NEWS {
+            tell_aside(said.changed(Err(reason))).await;
+        }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
-    ready();
+    ready_aside().await;
     let signs = watchdog(|name| std::env::var(name).ok(), std::process::id()).map(|within| within / SIGNS);
     let every = signs.unwrap_or(SAY_EVERY).min(SAY_EVERY);
-    let mut said = String::new();
     loop {
-        let now = on_one_line(&sentence());
-        let mut parts = Vec::new();
-        if signs.is_some() && liveness.check().await.is_ok() {
-            parts.push("WATCHDOG=1".to_owned());
+        if OWED.load(Ordering::Relaxed) {
+            ready_aside().await;
         }
-        if now != said {
-            parts.push(format!("STATUS={now}"));
-            said = now;
-        }
-        if !parts.is_empty() {
-            // It may wait for the supervisor.
-            let _ = tokio::task::spawn_blocking(move || tell(&parts.join("\n"))).await;
-        }
+        let check = if signs.is_some() { liveness.check().await } else { Ok(()) };
+        let sign = (signs.is_some() && check.is_ok()).then(|| "WATCHDOG=1".to_owned());
+        let status = said.changed(check.map(|()| sentence()));
+        tell_aside(sign.into_iter().chain(status)).await;
         tokio::time::sleep(every).await;
     }
+}
+
+/// What was said last of how things stand.
+#[derive(Default)]
+struct Said {
+    status: String,
+    is_silent: bool,
+}
+
+impl Said {
+    /// The part of a datagram that says how things stand, where that has changed; the error is why own listeners do not
+    /// answer, which the log is told once until they do.
+    fn changed(&mut self, stands: Result<String, String>) -> Option<String> {
+        let was_silent = std::mem::replace(&mut self.is_silent, stands.is_err());
+        let sentence = stands.unwrap_or_else(|reason| {
+            let sentence = format!("Own listeners do not answer: {reason}");
+            if !was_silent {
+                report(Event::OwnListenersSilent { reason });
+            }
+            sentence
+        });
+        let sentence = on_one_line(&sentence);
+        (sentence != self.status).then(|| {
+            self.status = sentence;
+            format!("STATUS={}", self.status)
+        })
+    }
+}
+
+/// Tells these parts in one datagram, if there are any. Off the runtime's threads: it may wait for the supervisor.
+async fn tell_aside(parts: impl IntoIterator<Item = String>) {
+    let parts: Vec<String> = parts.into_iter().collect();
+    if !parts.is_empty() {
+        let _ = tokio::task::spawn_blocking(move || tell(&parts.join("\n"))).await;
+    }
+}
+
+async fn ready_aside() {
+    let _ = tokio::task::spawn_blocking(ready).await;
 }
 
 /// Within which time a sign of life is expected; `None` where it is not, or of another process.
@@ -114,14 +165,15 @@ fn on_one_line(sentence: &str) -> String {
     sentence.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SENTENCE_MAX).collect()
 }
 
-fn tell(state: &str) {
-    tell_with(state, &[]);
+fn tell(state: &str) -> io::Result<()> {
+    tell_with(state, &[])
 }
 
-/// Sends a datagram. One that cannot be sent is no reason to stop serving.
-fn tell_with(state: &str, fds: &[BorrowedFd<'_>]) {
-    if let Some(place) = std::env::var_os("NOTIFY_SOCKET").filter(|place| !place.is_empty()) {
-        let _ = send(&place, state, fds);
+/// Sends a datagram, where there is somebody to send it to.
+fn tell_with(state: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    match std::env::var_os("NOTIFY_SOCKET").filter(|place| !place.is_empty()) {
+        Some(place) => send(&place, state, fds),
+        None => Ok(()),
     }
 }
 
@@ -139,7 +191,8 @@ fn send(place: &OsStr, state: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     if !fds.is_empty() && !beside.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(io::Error::other("one descriptor a datagram"));
     }
-    sendmsg(&socket, &[IoSlice::new(state.as_bytes())], &mut beside, SendFlags::NOSIGNAL)?;
+    let parts = [IoSlice::new(state.as_bytes())];
+    retry_on_intr(|| sendmsg(&socket, &parts, &mut beside, SendFlags::NOSIGNAL))?;
     Ok(())
 }
 
@@ -157,6 +210,20 @@ mod tests {
         for (micros, pid) in [("30000000", Some("8")), ("30000000", Some("x")), ("0", None), ("x", None)] {
             assert_eq!(of(micros, pid), None, "{micros} {pid:?}");
         }
+    }
+
+    #[test]
+    fn how_things_stand_is_said_where_it_has_changed() {
+        let mut said = Said::default();
+        let fine = || Ok("All is well.".to_owned());
+        assert_eq!(said.changed(fine()).as_deref(), Some("STATUS=All is well."));
+        assert_eq!(said.changed(fine()), None);
+        let silent = || Err("127.0.0.1:53 over TCP: no answer".to_owned());
+        let told = said.changed(silent()).unwrap();
+        assert_eq!(told, "STATUS=Own listeners do not answer: 127.0.0.1:53 over TCP: no answer");
+        assert_eq!(said.changed(silent()), None);
+        assert!(said.is_silent);
+        assert!(said.changed(fine()).is_some() && !said.is_silent);
     }
 
     #[test]

@@ -1,15 +1,13 @@
 //! The process's end of the control socket.
 
 use std::fs::{self, DirBuilder, Permissions};
-use std::future::Future;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::geteuid;
+use rustix::process::{getegid, geteuid};
 use serde_json::{Value, json};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -39,8 +37,8 @@ pub trait Controlled: Send + Sync + 'static {
     fn flush(&self, what: &Flush) -> u64;
 
     /// Applies the configuration as it is at this moment; returns what there is to say about it, a line each (keys
-    /// that need a restart, warnings), or why it was refused whole.
-    fn reload(&self) -> Reloading<'_>;
+    /// that need a restart, warnings), or why it was refused whole. Reads and writes files.
+    fn reload(&self) -> Result<Vec<String>, String>;
 
     /// Gives nothing good up for so long; returns what there is to say about it, a line each.
     fn freeze(&self, span: Duration) -> Vec<String>;
@@ -51,9 +49,6 @@ pub trait Controlled: Send + Sync + 'static {
     /// Ends the holds on a name; returns how many there were.
     fn release(&self, name: &Name) -> u64;
 }
-
-/// A reload under way.
-pub type Reloading<'c> = Pin<Box<dyn Future<Output = Result<Vec<String>, String>> + Send + 'c>>;
 
 /// What is flushed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,10 +103,10 @@ async fn accept_while_there(bound: &Bound, controlled: &Arc<dyn Controlled>) {
         let Ok(permit) = permits.clone().acquire_owned().await else { return };
         match timeout(TRY_AGAIN, bound.listener.accept()).await {
             Ok(Ok((stream, _))) => {
-                let controlled = controlled.clone();
+                let (controlled, path) = (controlled.clone(), bound.path.clone());
                 tokio::spawn(async move {
                     // A peer that is slow or gone is its own loss.
-                    let _ = timeout(DEADLINE, converse(stream, controlled)).await;
+                    let _ = timeout(DEADLINE, converse(stream, &path, controlled)).await;
                     drop(permit);
                 });
             }
@@ -123,14 +118,14 @@ async fn accept_while_there(bound: &Bound, controlled: &Arc<dyn Controlled>) {
     }
 }
 
-async fn converse(mut stream: UnixStream, controlled: Arc<dyn Controlled>) -> io::Result<()> {
+async fn converse(mut stream: UnixStream, path: &Path, controlled: Arc<dyn Controlled>) -> io::Result<()> {
     let peer = stream.peer_cred().ok().map(|peer| peer.uid());
     let (read, mut write) = stream.split();
     let mut line = Vec::new();
     let mut bounded = BufReader::new(read.take(CONTROL_REQUEST_BYTES_MAX as u64 + 1));
     bounded.read_until(b'\n', &mut line).await?;
     let answer = match understand(&line) {
-        Ok(request) if request.changes() && !may_change(peer).await => {
+        Ok(request) if request.changes() && !may_change(peer, path) => {
             refuse(ErrorKind::Permission, "only root, the user that evenkeel runs as and its group may do this")
         }
         Ok(request) => carry_out(request, controlled).await,
@@ -149,12 +144,13 @@ fn understand(line: &[u8]) -> Result<Request, String> {
     serde_json::from_slice(line).map_err(|e| format!("no request: {e}"))
 }
 
-/// May a peer of this user change something?
-async fn may_change(peer: Option<u32>) -> bool {
+/// May a peer of this user change something? Members of the group that evenkeel runs as may: an operator's way in.
+/// Where the socket's file is closed to all but its owner and that group, the kernel let nobody else connect; a user
+/// database, which may be behind a network and its names behind us, is not asked.
+fn may_change(peer: Option<u32>, socket: &Path) -> bool {
     let Some(uid) = peer else { return false };
-    // A user database may be behind a network, and its names behind us.
     is_owner(uid, geteuid().as_raw())
-        || tokio::task::spawn_blocking(move || is_of_our_group(uid)).await.unwrap_or(false)
+        || fs::symlink_metadata(socket).is_ok_and(|file| is_our_groups_alone(file.mode(), file.gid()))
 }
 
 /// Root may, and the user that evenkeel runs as.
@@ -162,12 +158,8 @@ fn is_owner(uid: u32, own: u32) -> bool {
     uid == 0 || uid == own
 }
 
-/// Members of the group that evenkeel runs as may too: an operator's way in. By the system's user database; blocks.
-fn is_of_our_group(uid: u32) -> bool {
-    let own = nix::unistd::getegid();
-    let Ok(Some(user)) = nix::unistd::User::from_uid(uid.into()) else { return false };
-    let Ok(name) = std::ffi::CString::new(user.name) else { return false };
-    nix::unistd::getgrouplist(&name, user.gid).is_ok_and(|groups| groups.contains(&own))
+fn is_our_groups_alone(mode: u32, group: u32) -> bool {
+    mode & 0o007 == 0 && group == getegid().as_raw()
 }
 
 async fn carry_out(request: Request, controlled: Arc<dyn Controlled>) -> Answer {
@@ -213,8 +205,8 @@ async fn carry_out(request: Request, controlled: Arc<dyn Controlled>) -> Answer 
             },
             Err(why) => return refuse(ErrorKind::Request, why),
         },
-        // In a task of its own, so that a client that goes away does not end it half-way.
-        Request::Reload => tokio::spawn(async move { controlled.reload().await })
+        // As a freeze; and a client that goes away does not end it half-way.
+        Request::Reload => tokio::task::spawn_blocking(move || controlled.reload())
             .await
             .unwrap_or_else(|e| Err(e.to_string()))
             .map(|remarks| json!({ "remarks": remarks })),
@@ -342,11 +334,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_and_the_own_user_are_owners_and_who_is_not_there_is_of_no_group() {
+    fn root_and_the_own_user_may_and_who_came_through_a_socket_that_only_our_group_may_open() {
         for (peer, own, may) in [(0, 500, true), (500, 500, true), (501, 500, false), (501, 0, false)] {
             assert_eq!(is_owner(peer, own), may, "{peer} of {own}");
         }
-        assert!(!is_of_our_group(u32::MAX - 7));
+        let own = getegid().as_raw();
+        for (mode, group, may) in
+            [(0o660, own, true), (0o666, own, false), (0o662, own, false), (0o660, own + 1, false)]
+        {
+            assert_eq!(is_our_groups_alone(0o140_000 | mode, group), may, "{mode:o}");
+        }
+        assert!(!may_change(Some(u32::MAX - 7), Path::new("/nowhere")) && !may_change(None, Path::new("/nowhere")));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::client::{AskError, ask};
-use super::server::{Controlled, Flush, Reloading, serve};
+use super::server::{Controlled, Flush, serve};
 use super::{ErrorKind, FlushText, Request};
 use crate::wire::Name;
 
@@ -37,8 +37,8 @@ impl Controlled for Echo {
         3
     }
 
-    fn reload(&self) -> Reloading<'_> {
-        Box::pin(async { Ok(vec!["listen.dns needs a restart".to_owned()]) })
+    fn reload(&self) -> Result<Vec<String>, String> {
+        Ok(vec!["listen.dns needs a restart".to_owned()])
     }
 
     fn freeze(&self, span: Duration) -> Vec<String> {
