@@ -170,7 +170,7 @@ pub fn run(start: Start) -> Result<(), Fatal> {
     let config = loaded.config.clone();
     let log = Arc::new(log::start(&config.log).map_err(|e| Fatal::system(format!("logs cannot be written: {e}")))?);
     abort_on_panic();
-    let state = state_directory(&config.state).unwrap_or_else(|reason| {
+    let state = state_directory(&config.state, servant.is_some()).unwrap_or_else(|reason| {
         report(Event::StateUnavailable { reason });
         None
     });
@@ -190,8 +190,12 @@ pub fn run(start: Start) -> Result<(), Fatal> {
             }
         }
         servant.become_it()?;
+        if let Some(file) = loaded.path.as_ref().filter(|path| std::fs::File::open(path).is_err()) {
+            let remark = format!("{} may not read {}: a reload will be refused", servant.name(), file.display());
+            report(Event::ConfigRemark { remark });
+        }
     }
-    let listening: Vec<SocketAddr> = sockets.tcp.iter().map(|(address, _)| *address).collect();
+    let listening = sockets.listening();
     for remark in &sockets.remarks {
         report(Event::ConfigRemark { remark: remark.clone() });
     }

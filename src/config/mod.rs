@@ -63,13 +63,10 @@ pub fn parse(
     if mistakes.is_empty() { Ok((config, warnings)) } else { Err(mistakes) }
 }
 
-/// The state directory that a configuration names, even where it is refused otherwise: the last accepted one is there.
-pub fn state_directory_of(
-    text: &str,
-    env: &dyn Fn(&str) -> Option<String>,
-    sets: &[(String, String)],
-) -> StateDirectory {
-    read(text, env, sets).0.state
+/// A configuration as far as it can be read, even where it is refused: it still says where the last accepted one is,
+/// and whose.
+pub fn as_far_as_read(text: &str, env: &dyn Fn(&str) -> Option<String>, sets: &[(String, String)]) -> Config {
+    read(text, env, sets).0
 }
 
 fn read(

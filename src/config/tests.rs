@@ -362,7 +362,7 @@ fn the_state_directory_is_found_in_a_file_that_is_refused() {
         ("[state]\ndirectory = \"\"\n[listen]\ndns = ", StateDirectory::Off),
         ("][", StateDirectory::Auto),
     ] {
-        assert_eq!(state_directory_of(text, &|_| None, &[]), wanted, "{text}");
+        assert_eq!(as_far_as_read(text, &|_| None, &[]).state, wanted, "{text}");
     }
 }
 

@@ -1,23 +1,42 @@
 //! Giving up root, where the process was started as root and `process.user` names who it shall be.
 //!
-//! Not pure. Ports are bound by then; the state directory and the control socket's directory, with what is in them, are
-//! given to the user. Then groups, group and user are changed for the whole process (setgroups, setresgid, setresuid:
-//! the C library does so for every thread), with which the kernel takes every capability; and no program that is
-//! executed can give one back (PR_SET_NO_NEW_PRIVS). A unit's `User=` does the same without this.
+//! Not pure. Before there is a second thread, no program that is executed can give a privilege any more
+//! (PR_SET_NO_NEW_PRIVS, which each thread has from the one that made it). Ports are bound; the state directory and the
+//! control socket's directory, with the files in them that evenkeel makes, are given to the user. Then groups, group
+//! and user are changed for the whole process (setgroups, setresgid, setresuid: the C library does so for every
+//! thread), with which the kernel takes every capability. A unit's `User=` does the same without this.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{MetadataExt, lchown};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::unistd::{Gid, Uid, User, geteuid, initgroups, setresgid, setresuid};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, chownat, fchown, fstat, openat};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::set_no_new_privs;
 
 use super::Fatal;
+use crate::listen::alone;
+use crate::upkeep::{freeze, snapshot, source, system};
 
-/// Entries of a directory that are given away.
+/// Entries of a directory that are looked at.
 const ENTRIES_MAX: usize = 100;
+/// What names of files that evenkeel makes begin with; drafts have a dot before that.
+const OWN_NAMES: [&str; 5] =
+    [alone::FILE_NAME, source::KEPT_PREFIX, snapshot::FILE, freeze::FILE, system::REMEMBERED];
+
+/// What becomes of an entry of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It is given to the user.
+    Given,
+    /// It may stay as it is.
+    Left,
+    /// It is not evenkeel's, and the directory is not given.
+    Foreign,
+}
 
 /// Who the process shall be.
 pub(super) struct Servant {
@@ -27,7 +46,8 @@ pub(super) struct Servant {
 }
 
 impl Servant {
-    /// Finds the user; `None` where none is named, or the process is not root's.
+    /// Finds the user, and bars new privileges where there is one to become; `None` where none is named, or the process
+    /// is that user's already. Before there is a second thread.
     ///
     /// # Errors
     ///
@@ -52,29 +72,57 @@ impl Servant {
             return Err(at_fault(format!("only root can become {name}; start it as root or as {name}")));
         }
         let name = CString::new(user.name).map_err(|e| at_fault(e.to_string()))?;
+        set_no_new_privs(true).map_err(|e| Fatal::system(format!("process.user: no new privileges: {e}")))?;
         Ok(Some(Self { name, uid: user.uid, gid: user.gid }))
     }
 
-    /// Gives a directory of evenkeel's own, and the files in it, to the user.
+    /// Its name.
+    pub(super) fn name(&self) -> String {
+        self.name.to_string_lossy().into_owned()
+    }
+
+    /// Gives a directory of evenkeel's own, and the files in it that evenkeel makes, to the user. Sockets stay as they
+    /// are: who has the directory replaces them.
     ///
     /// # Errors
     ///
-    /// What the system says; or that the directory is not evenkeel's alone: there are directories, links or other
-    /// users' files in it, which its own never have.
+    /// What the system says; or that the directory is not evenkeel's alone, as something else is in it that is not the
+    /// user's: nothing has been given then.
     pub(super) fn give(&self, directory: &Path) -> io::Result<()> {
-        let mut paths = Vec::new();
-        for entry in std::fs::read_dir(directory)? {
-            let path = entry?.path();
-            let meta = std::fs::symlink_metadata(&path)?;
-            let is_own = [0, self.uid.as_raw()].contains(&meta.uid()) && meta.nlink() == 1;
-            if !is_own || meta.is_dir() || meta.is_symlink() || paths.len() == ENTRIES_MAX {
-                let why = format!("{} is in it: give evenkeel a directory of its own", path.display());
-                return Err(io::Error::other(why));
+        // A link to the directory is followed here, and nothing is after this.
+        let directory = File::open(directory)?;
+        let mut given: Vec<OwnedFd> = Vec::new();
+        for entry in Dir::read_from(&directory)?.take(ENTRIES_MAX + 2) {
+            let entry = entry?;
+            let name = entry.file_name();
+            if [&b"."[..], b".."].contains(&name.to_bytes()) {
+                continue;
             }
-            paths.push(path);
+            let file = openat(&directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+            let name = name.to_string_lossy();
+            match self.judge(&name, &fstat(&file)?) {
+                Fate::Given if given.len() < ENTRIES_MAX => given.push(file),
+                Fate::Left => {}
+                _ => return Err(io::Error::other(format!("{name} is in it: give evenkeel a directory of its own"))),
+            }
         }
-        paths.push(directory.to_owned());
-        paths.iter().try_for_each(|path| lchown(path, Some(self.uid.as_raw()), Some(self.gid.as_raw())))
+        let (uid, gid) = (self.uid.as_raw(), self.gid.as_raw());
+        let (uid, gid) = (rustix::process::Uid::from_raw(uid), rustix::process::Gid::from_raw(gid));
+        for file in &given {
+            chownat(file.as_fd(), c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
+        }
+        Ok(fchown(&directory, Some(uid), Some(gid))?)
+    }
+
+    fn judge(&self, name: &str, stat: &Stat) -> Fate {
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let is_own_name = OWN_NAMES.iter().any(|own| name.trim_start_matches('.').starts_with(own));
+        match kind {
+            FileType::RegularFile if stat.st_uid == self.uid.as_raw() => Fate::Left,
+            FileType::RegularFile if stat.st_uid == 0 && stat.st_nlink == 1 && is_own_name => Fate::Given,
+            FileType::Socket => Fate::Left,
+            _ => Fate::Foreign,
+        }
     }
 
     /// Becomes the user, for good.
@@ -84,7 +132,7 @@ impl Servant {
     /// What the system says; it must not serve then.
     pub(super) fn become_it(&self) -> Result<(), Fatal> {
         let failed = |what: &str, e: io::Error| {
-            Fatal::system(format!("process.user: cannot become {}: {what}: {e}", self.name.to_string_lossy()))
+            Fatal::system(format!("process.user: cannot become {}: {what}: {e}", self.name()))
         };
         initgroups(&self.name, self.gid).map_err(|e| failed("groups", e.into()))?;
         setresgid(self.gid, self.gid, self.gid).map_err(|e| failed("group", e.into()))?;
@@ -94,6 +142,78 @@ impl Servant {
         }
         // Its own /proc files are its own again: what the process metrics read.
         let _ = set_dumpable_behavior(DumpableBehavior::Dumpable);
-        set_no_new_privs(true).map_err(|e| failed("no new privileges", e.into()))
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, chown, symlink};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    const UID: u32 = 65_534;
+
+    /// Runs as root alone: nobody else can give a file away.
+    fn servant() -> Option<Servant> {
+        geteuid().is_root().then(|| Servant { name: c"nobody".into(), uid: UID.into(), gid: UID.into() })
+    }
+
+    #[test]
+    fn what_evenkeel_makes_is_given_and_a_socket_is_left() {
+        let Some(servant) = servant() else { return };
+        let world = tempfile::tempdir().unwrap();
+        let directory = world.path().join("state");
+        fs::create_dir(&directory).unwrap();
+        let made =
+            ["cache.snapshot", "cache.snapshot.new", "last-accepted-0.1.0.toml", ".last-accepted-0.1.0.toml.7"];
+        for name in made.iter().chain(&["evenkeel.lock", "freeze.json", "system-upstreams", "queries.jsonl"]) {
+            fs::write(directory.join(name), name).unwrap();
+        }
+        chown(directory.join("queries.jsonl"), Some(UID), None).unwrap();
+        let _listener = UnixListener::bind(directory.join("control.sock")).unwrap();
+        symlink(&directory, world.path().join("link")).unwrap();
+        servant.give(&world.path().join("link")).unwrap();
+        let owner = |path: &Path| fs::symlink_metadata(path).unwrap().uid();
+        assert_eq!((owner(&directory), owner(&world.path().join("link"))), (UID, 0));
+        for entry in fs::read_dir(&directory).unwrap() {
+            let entry = entry.unwrap();
+            let wanted = if entry.file_name() == "control.sock" { 0 } else { UID };
+            assert_eq!(owner(&entry.path()), wanted, "{:?}", entry.file_name());
+        }
+        servant.give(&directory).expect("twice is once");
+    }
+
+    #[test]
+    fn a_directory_with_what_is_not_evenkeels_is_not_given() {
+        let Some(servant) = servant() else { return };
+        let file = |path: &Path| fs::write(path, "").unwrap();
+        let linked = |path: &Path| {
+            file(path);
+            fs::hard_link(path, path.with_file_name("freeze.json")).unwrap();
+        };
+        let others = |path: &Path| {
+            file(path);
+            chown(path, Some(7), None).unwrap();
+        };
+        type Make<'m> = &'m dyn Fn(&Path);
+        let cases: [(&str, Make); 5] = [
+            ("evenkeel.toml", &file),
+            ("cache.snapshot", &linked),
+            ("system-upstreams", &others),
+            ("cache.snapshot", &|path| symlink("/etc/passwd", path).unwrap()),
+            ("cache.snapshot", &|path| fs::create_dir(path).unwrap()),
+        ];
+        for (n, (name, make)) in cases.into_iter().enumerate() {
+            let directory = tempfile::tempdir().unwrap();
+            file(&directory.path().join("evenkeel.lock"));
+            make(&directory.path().join(name));
+            let error = servant.give(directory.path()).unwrap_err().to_string();
+            assert!(error.contains("a directory of its own"), "{n}: {error}");
+            let owner = |path: &Path| fs::metadata(path).unwrap().uid();
+            assert_eq!((owner(directory.path()), owner(&directory.path().join("evenkeel.lock"))), (0, 0), "{n}");
+        }
     }
 }

@@ -64,7 +64,8 @@ fn holder(file: &mut File) -> Option<u32> {
     text.trim().parse().ok()
 }
 
-const FILE_NAME: &str = "evenkeel.lock";
+/// The lock's file.
+pub const FILE_NAME: &str = "evenkeel.lock";
 
 #[cfg(test)]
 mod tests {

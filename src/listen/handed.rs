@@ -45,6 +45,10 @@ impl Handed {
     ///
     /// Before the process has a second thread, since it changes the environment.
     pub fn take() -> Self {
+        // Where it is for somebody else it stays for them.
+        if !is_for(std::env::var("LISTEN_PID").ok().as_deref(), std::process::id()) {
+            return Self::default();
+        }
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');
         let mut given = ListenFd::from_env();
@@ -61,12 +65,18 @@ impl Handed {
     }
 }
 
+/// Is what was handed over for the process of this number?
+fn is_for(listen_pid: Option<&str>, own: u32) -> bool {
+    listen_pid.is_some_and(|pid| pid.parse() == Ok(own))
+}
+
 fn take_one(given: &mut ListenFd, n: usize) -> Result<(SocketAddr, HandedSocket), String> {
     const NEITHER: &str = "it is no UDP socket and no TCP socket that listens";
     if let Ok(Some(socket)) = given.take_udp_socket(n) {
         let address = socket.local_addr().map_err(|e| e.to_string())?;
         return match address.port() {
             0 => Err("it has no port".to_owned()),
+            _ if socket.peer_addr().is_ok() => Err("it is connected to somebody".to_owned()),
             _ => Ok((address, HandedSocket::Udp(socket))),
         };
     }
@@ -96,8 +106,11 @@ mod tests {
     }
 
     #[test]
-    fn without_an_environment_nothing_is_handed_over() {
-        let handed = Handed::take();
-        assert!(handed.unit.is_empty() && handed.kept.is_empty() && handed.remarks.is_empty());
+    fn what_is_for_another_process_is_not_taken() {
+        for (pid, ours) in
+            [(Some("7"), true), (Some("8"), false), (Some(""), false), (Some("x"), false), (None, false)]
+        {
+            assert_eq!(is_for(pid, 7), ours, "{pid:?}");
+        }
     }
 }

@@ -10,7 +10,7 @@
 //! What a supervisor handed over ([`super::handed`]) is used as it is, before anything is opened:
 //!
 //! - Sockets of a socket unit stand in place of `listen.dns`. Where a unit has UDP or TCP of an address alone, the
-//!   other one is opened beside it if that can be.
+//!   other one is opened beside it: a resolver answers over both (RFC 7766 §5).
 //! - Sockets out of the store are used where `listen.dns` still names their address; UDP sockets that are fewer than
 //!   workers are joined by more. The rest is closed, and named by [`let_go`].
 //!
@@ -26,7 +26,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::thread;
@@ -91,7 +91,7 @@ pub fn open(settings: &ListenSettings, handed: Handed) -> Result<Sockets, OpenEr
         });
         let missing = missing.collect();
         sockets.take_in(missing)?;
-        sockets.beside_unit(&addresses, lets_go_until);
+        sockets.beside_unit(&addresses, lets_go_until)?;
     }
     if sockets.tcp.is_empty() && sockets.udp.is_empty() {
         return Err(OpenError::Nothing { remarks: sockets.remarks });
@@ -116,11 +116,8 @@ impl Sockets {
     }
 
     /// A unit's sockets are there: opens their other halves, and tells where `configured` is something else.
-    fn beside_unit(&mut self, configured: &[SocketAddr], lets_go_until: Option<Instant>) {
-        let udp = self.udp.iter().map(|(address, _)| *address);
-        let mut there: Vec<SocketAddr> = udp.chain(self.tcp.iter().map(|(address, _)| *address)).collect();
-        there.sort();
-        there.dedup();
+    fn beside_unit(&mut self, configured: &[SocketAddr], lets_go_until: Option<Instant>) -> Result<(), OpenError> {
+        let there = self.bound();
         let mut configured = configured.to_vec();
         configured.sort();
         if there != configured {
@@ -128,12 +125,33 @@ impl Sockets {
             self.remarks
                 .push(format!("a socket unit's addresses stand in place of listen.dns: {}", there.join(", ")));
         }
-        for address in there {
-            // One UDP socket is what a unit has: all workers read it.
-            if let Err(e) = self.open_rest(&[address], 1, lets_go_until) {
-                self.remarks.push(format!("the socket unit has one of UDP and TCP alone: {e}"));
-            }
-        }
+        // One UDP socket is what a unit has: all workers read it.
+        there.into_iter().try_for_each(|address| self.open_rest(&[address], 1, lets_go_until))
+    }
+
+    /// The addresses of all sockets, in order.
+    fn bound(&self) -> Vec<SocketAddr> {
+        let udp = self.udp.iter().map(|(address, _)| *address);
+        let mut there: Vec<SocketAddr> = udp.chain(self.tcp.iter().map(|(address, _)| *address)).collect();
+        there.sort();
+        there.dedup();
+        there
+    }
+
+    /// The addresses that are listened on: those of the sockets, and IPv4's wildcard where a socket unit's sockets at
+    /// `[::]` are for it as well.
+    pub fn listening(&self) -> Vec<SocketAddr> {
+        let mut there = self.bound();
+        let both = |fd: BorrowedFd<'_>| !sockopt::ipv6_v6only(fd).unwrap_or(true);
+        let wildcards = there.iter().filter(|at| at.is_ipv6() && at.ip().is_unspecified());
+        let for_both = wildcards.filter(|at| {
+            let tcp = self.tcp.iter().any(|(a, listener)| a == *at && both(listener.as_fd()));
+            let udp = self.udp.iter().any(|(a, each)| a == *at && each.iter().all(|socket| both(socket.as_fd())));
+            tcp && udp
+        });
+        let more: Vec<SocketAddr> = for_both.map(|at| (Ipv4Addr::UNSPECIFIED, at.port()).into()).collect();
+        there.extend(more);
+        there
     }
 
     fn tcp_at(&self, address: SocketAddr) -> bool {

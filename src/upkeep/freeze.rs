@@ -16,7 +16,8 @@ use crate::cache::freshness::Freeze;
 use crate::clock::{Moment, WallTime};
 use crate::limits;
 
-const FILE: &str = "freeze.json";
+/// The file in the state directory.
+pub const FILE: &str = "freeze.json";
 /// Of 256 groups, each with a name of 64 bytes, and more.
 const FILE_BYTES_MAX: u64 = 1 << 16;
 

@@ -10,10 +10,12 @@
 //! - [`Loaded::keep`] writes that copy into the state directory: `last-accepted-VERSION.toml`, 0600, whole or not at
 //!   all. Its first line names the file that it is a copy of. A copy that somebody else may have written is not used.
 //! - Each version of the program has a copy of its own, so that one that is gone back to finds what it accepted itself,
-//!   and not a file with keys of later times. Where it has none, it takes the newest of the others that it accepts. The
-//!   newest four are kept.
+//!   and not a file with keys of later times only. The newest that it accepts is taken. The newest four are kept.
+//! - Where root is given up (`process.user`), the copy is that user's and is read while we are still root: it is used
+//!   only where it names the same user, state directory and control socket as the file, as far as that can be read.
 //! - The state directory is $STATE_DIRECTORY (its first, where systemd names several), else $XDG_STATE_HOME/evenkeel,
-//!   else $HOME/.local/state/evenkeel; it is made with mode 0700. Not having one is a warning, never an end.
+//!   else /var/lib/evenkeel where root is given up, else $HOME/.local/state/evenkeel; it is made with mode 0700. Not
+//!   having one is a warning, never an end.
 
 use std::cell::RefCell;
 use std::env;
@@ -29,7 +31,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::state;
 use crate::clock::{self, WallTime};
-use crate::config::{Config, Mistake, Place, StateDirectory, Warning, parse, state_directory_of};
+use crate::config::{Config, Mistake, Place, StateDirectory, Warning, as_far_as_read, parse};
 
 /// The file that is used where none is named, if it is there.
 pub const DEFAULT_FILE: &str = "/etc/evenkeel/evenkeel.toml";
@@ -37,8 +39,11 @@ pub const DEFAULT_FILE: &str = "/etc/evenkeel/evenkeel.toml";
 /// Bytes of a configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// The state directory where root is given up and nobody names one.
+const ROOTLESS_STATE: &str = "/var/lib/evenkeel";
+
 /// What the names of copies in the state directory begin with.
-const KEPT_PREFIX: &str = "last-accepted-";
+pub const KEPT_PREFIX: &str = "last-accepted-";
 
 /// This version's copy.
 const KEPT_FILE: &str = concat!("last-accepted-", env!("CARGO_PKG_VERSION"), ".toml");
@@ -170,10 +175,14 @@ impl ConfigSource {
     fn last_accepted(&self, path: &Path) -> Option<Loaded> {
         // The refused file may still say where its copies are.
         let text = read_file(path).unwrap_or_default();
-        let setting = state_directory_of(&text, &|name| env::var(name).ok(), &self.sets);
-        let directory = state_directory_place(&setting, &|name| env::var(name).ok())?;
-        let mut kept = copies(&directory).into_iter().filter_map(|name| read_kept(&directory, &name, path));
-        kept.find_map(|text| self.check(Some(path.to_owned()), text, true).ok())
+        let env = |name: &str| env::var(name).ok();
+        let named = as_far_as_read(&text, &env, &self.sets);
+        let becomes = whom_root_becomes(&named.user);
+        let directory = state_directory_place(&named.state, becomes.is_some(), &env)?;
+        let kept = copies(&directory).into_iter().filter_map(|name| read_kept(&directory, &name, path, becomes));
+        let mut accepted = kept.filter_map(|text| self.check(Some(path.to_owned()), text, true).ok());
+        let whose = |c: &Config| (c.user.clone(), c.state.clone(), c.admin.socket.clone());
+        accepted.find(|copy| becomes.is_none() || whose(&copy.config) == whose(&named))
     }
 }
 
@@ -184,20 +193,21 @@ impl Loaded {
         let Some(path) = self.path.as_ref().filter(|_| !self.fallback) else { return Ok(false) };
         let whole = format!("{KEPT_HEAD}{path:?}\n{}", self.text);
         state::replace(directory, KEPT_FILE, whole.as_bytes())?;
-        for name in copies(directory).iter().skip(KEPT_MAX) {
-            fs::remove_file(directory.join(name))?;
+        for name in copies(directory).iter().filter(|name| *name != KEPT_FILE).skip(KEPT_MAX - 1) {
+            // One that stays is no harm.
+            let _ = fs::remove_file(directory.join(name));
         }
         Ok(true)
     }
 }
 
 /// The state directory, made where it is not there. `Ok(None)` where nothing is to be kept; the error is one line for
-/// a warning.
-pub fn state_directory(setting: &StateDirectory) -> Result<Option<PathBuf>, String> {
+/// a warning. `gives_root_up`: does this process, root's, become another user's?
+pub fn state_directory(setting: &StateDirectory, gives_root_up: bool) -> Result<Option<PathBuf>, String> {
     if *setting == StateDirectory::Off {
         return Ok(None);
     }
-    let Some(path) = state_directory_place(setting, &|name| env::var(name).ok()) else {
+    let Some(path) = state_directory_place(setting, gives_root_up, &|name| env::var(name).ok()) else {
         return Err("no state directory: none of $STATE_DIRECTORY, $XDG_STATE_HOME and $HOME is set".to_owned());
     };
     let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
@@ -211,7 +221,19 @@ pub fn state_directory(setting: &StateDirectory) -> Result<Option<PathBuf>, Stri
     }
 }
 
-fn state_directory_place(setting: &StateDirectory, env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+/// The number of the user of this name, where this process is root's; `None` also where there is no such user.
+fn whom_root_becomes(user: &str) -> Option<u32> {
+    if user.is_empty() || !geteuid().is_root() {
+        return None;
+    }
+    Some(nix::unistd::User::from_name(user).ok()??.uid.as_raw())
+}
+
+fn state_directory_place(
+    setting: &StateDirectory,
+    gives_root_up: bool,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Option<PathBuf> {
     let set = |name: &str| env(name).filter(|value| value.starts_with('/'));
     match setting {
         StateDirectory::Off => None,
@@ -219,6 +241,8 @@ fn state_directory_place(setting: &StateDirectory, env: &dyn Fn(&str) -> Option<
         StateDirectory::Auto => set("STATE_DIRECTORY")
             .and_then(|all| all.split(':').next().map(PathBuf::from))
             .or_else(|| set("XDG_STATE_HOME").map(|home| PathBuf::from(home).join("evenkeel")))
+            // Root's home is closed to others.
+            .or_else(|| gives_root_up.then(|| PathBuf::from(ROOTLESS_STATE)))
             .or_else(|| set("HOME").map(|home| PathBuf::from(home).join(".local/state/evenkeel"))),
     }
 }
@@ -237,7 +261,7 @@ fn read_bounded(file: File) -> io::Result<String> {
     Ok(text)
 }
 
-/// The names of all versions' copies in `directory`: this version's first, then the newest.
+/// The names of all versions' copies in `directory`: the newest first, this version's before others of the same moment.
 fn copies(directory: &Path) -> Vec<String> {
     let mut found: Vec<_> = fs::read_dir(directory)
         .into_iter()
@@ -247,16 +271,17 @@ fn copies(directory: &Path) -> Vec<String> {
             let name = entry.file_name().into_string().ok()?;
             let is_copy = name.starts_with(KEPT_PREFIX) && name.ends_with(".toml");
             let written = entry.metadata().and_then(|meta| meta.modified()).ok()?;
-            is_copy.then(|| (name == KEPT_FILE, written, name))
+            is_copy.then(|| (written, name == KEPT_FILE, name))
         })
         .collect();
     found.sort_unstable();
     found.into_iter().rev().map(|(_, _, name)| name).collect()
 }
 
-/// The copy of `path` by this name in `directory`, where it is one and nobody else can have written it.
-fn read_kept(directory: &Path, name: &str, path: &Path) -> Option<String> {
-    let file = state::open(directory, name).ok()?;
+/// The copy of `path` by this name in `directory`, where it is one and nobody else can have written it but, where that
+/// is to be trusted, `also`.
+fn read_kept(directory: &Path, name: &str, path: &Path, also: Option<u32>) -> Option<String> {
+    let file = state::open_of(directory, name, also).ok()?;
     let whole = read_bounded(file).ok()?;
     let (head, text) = whole.split_once('\n')?;
     (head.strip_prefix(KEPT_HEAD)? == format!("{path:?}")).then(|| text.to_owned())
@@ -328,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_that_is_gone_back_to_takes_its_own_copy_else_the_newest_that_it_accepts() {
+    fn a_version_that_is_gone_back_to_takes_the_newest_copy_that_it_accepts() {
         let w = world("");
         let path = w.source.file.clone().unwrap();
         let left = |version: &str, age: u64, text: &str| {
@@ -348,13 +373,16 @@ mod tests {
         w.write("[listen]\nworkers = 3\n");
         w.source.load().unwrap().keep(&w.state()).unwrap();
         w.write("to_come = 1");
-        left("0.0.3", 0, "[listen]\nworkers = 4\n");
-        assert_eq!(workers(), Some(3));
+        left("0.0.3", 40, "[listen]\nworkers = 4\n");
+        left("99.0.0", 0, "to_come = 1\n");
+        assert_eq!(workers(), Some(3), "its own, for it has no use for the newer one");
+        left("99.0.0", 0, "[listen]\nworkers = 5\n");
+        assert_eq!(workers(), Some(5), "what another version accepted later");
 
         w.write("");
         w.source.load().unwrap().keep(&w.state()).unwrap();
         assert_eq!(copies(&w.state()).len(), KEPT_MAX);
-        assert!(!w.state().join("last-accepted-0.0.1.toml").exists(), "the oldest goes");
+        assert!(!w.state().join("last-accepted-0.0.3.toml").exists(), "the oldest goes");
     }
 
     #[test]
@@ -411,14 +439,15 @@ mod tests {
 
     #[test]
     fn the_state_directory_is_the_first_that_is_named() {
-        for (vars, wanted) in [
-            (vec![("STATE_DIRECTORY", "/a:/b"), ("HOME", "/h")], Some("/a")),
-            (vec![("XDG_STATE_HOME", "/x"), ("HOME", "/h")], Some("/x/evenkeel")),
-            (vec![("XDG_STATE_HOME", ""), ("HOME", "/h")], Some("/h/.local/state/evenkeel")),
-            (vec![], None),
+        for (vars, gives_root_up, wanted) in [
+            (vec![("STATE_DIRECTORY", "/a:/b"), ("HOME", "/h")], true, Some("/a")),
+            (vec![("XDG_STATE_HOME", "/x"), ("HOME", "/h")], true, Some("/x/evenkeel")),
+            (vec![("XDG_STATE_HOME", ""), ("HOME", "/h")], false, Some("/h/.local/state/evenkeel")),
+            (vec![("HOME", "/root")], true, Some("/var/lib/evenkeel")),
+            (vec![], false, None),
         ] {
             let env = |name: &str| vars.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).to_owned());
-            let place = state_directory_place(&StateDirectory::Auto, &env);
+            let place = state_directory_place(&StateDirectory::Auto, gives_root_up, &env);
             assert_eq!(place, wanted.map(PathBuf::from), "{vars:?}");
         }
     }
@@ -427,11 +456,11 @@ mod tests {
     fn a_state_directory_is_made_private() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
-        assert_eq!(state_directory(&StateDirectory::At(path.clone())), Ok(Some(path.clone())));
+        assert_eq!(state_directory(&StateDirectory::At(path.clone()), false), Ok(Some(path.clone())));
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
-        assert_eq!(state_directory(&StateDirectory::Off), Ok(None));
+        assert_eq!(state_directory(&StateDirectory::Off, false), Ok(None));
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
-        assert!(state_directory(&StateDirectory::At(file)).unwrap_err().starts_with("no state directory: "));
+        assert!(state_directory(&StateDirectory::At(file), false).unwrap_err().starts_with("no state directory: "));
     }
 }

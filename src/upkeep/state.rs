@@ -16,14 +16,23 @@ use rustix::process::geteuid;
 ///
 /// What the system says, or that the file or the directory belongs to another user or may be written by others.
 pub fn open(directory: &Path, name: &str) -> io::Result<File> {
+    open_of(directory, name, None)
+}
+
+/// As [`open`], of a directory that may belong to `also` as well: the user whom this process becomes.
+///
+/// # Errors
+///
+/// As [`open`].
+pub fn open_of(directory: &Path, name: &str, also: Option<u32>) -> io::Result<File> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(directory.join(name))?;
     let meta = file.metadata()?;
     if !meta.is_file() {
         return Err(io::Error::other("it is no plain file"));
     }
-    check("it", &meta)?;
-    check_directory(directory)?;
+    check("it", &meta, also)?;
+    check("its directory", &fs::metadata(directory)?, also)?;
     Ok(file)
 }
 
@@ -33,11 +42,11 @@ pub fn open(directory: &Path, name: &str) -> io::Result<File> {
 ///
 /// What the system says, or who may.
 pub fn check_directory(directory: &Path) -> io::Result<()> {
-    check("its directory", &fs::metadata(directory)?)
+    check("its directory", &fs::metadata(directory)?, None)
 }
 
-fn check(what: &str, meta: &Metadata) -> io::Result<()> {
-    if meta.uid() != geteuid().as_raw() && meta.uid() != 0 {
+fn check(what: &str, meta: &Metadata, also: Option<u32>) -> io::Result<()> {
+    if ![Some(geteuid().as_raw()), Some(0), also].contains(&Some(meta.uid())) {
         return Err(io::Error::other(format!("{what} belongs to another user")));
     }
     if meta.mode() & 0o022 != 0 {

@@ -193,7 +193,8 @@ fn read_server(word: &str, index_of: &dyn Fn(&str) -> Option<u32>) -> Result<Soc
 //------------ Reading and remembering -------------------------------------------------------------------------------
 
 const FILE_BYTES_MAX: u64 = 64 << 10;
-const REMEMBERED: &str = "system-upstreams";
+/// The file in the state directory with the upstreams that the system named last.
+pub const REMEMBERED: &str = "system-upstreams";
 
 /// Reads the files and chooses. What a file named is remembered in `state`, where that is given and writable.
 ///

@@ -71,6 +71,28 @@ fn an_address_that_is_not_there_yet_is_no_fault_of_the_process() {
     try_ask(there, &Question::new("www.test.", rtype::A)).expect("it answers there");
 }
 
+// The package listens on [::1] too, and a machine with IPv6 switched off has no such address: with a watchdog it would
+// be started again for ever.
+#[test]
+fn where_ipv6_is_switched_off_its_loopback_is_no_fault_of_the_process() {
+    const SELF: &str = "network::where_ipv6_is_switched_off_its_loopback_is_no_fault_of_the_process";
+    if namespace::inside(Room::Network, SELF).is_none() {
+        return;
+    }
+    if !ipv6_is_switched_off() {
+        return;
+    }
+    let upstream = Upstream::new(zone());
+    let listen = "\n[listen]\ndns = [\"0.0.0.0:{port}\", \"[::1]:{port}\"]\n[access]\nallow = [\"local\"]\n";
+    let daemon = Daemon::start(&tiers(&[&[upstream.address()]], listen));
+    wait_for("its health", PATIENCE, || (daemon.get("/healthz").0 == 200).then_some(()));
+    assert!(daemon.get("/status").1.contains("it is not on this machine yet"));
+    std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "0").unwrap();
+    let there = SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), daemon.address().port());
+    let ask = || try_ask(there, &Question::new("www.test.", rtype::A)).ok();
+    wait_for("an answer at ::1, which has come", PATIENCE, ask);
+}
+
 #[test]
 fn who_is_local_follows_the_addresses_of_the_node() {
     let Some(ip) = namespace::inside(Room::Network, "network::who_is_local_follows_the_addresses_of_the_node") else {
@@ -104,8 +126,7 @@ fn where_ipv6_is_switched_off_its_servers_are_passed_over() {
     if namespace::inside(Room::Network, "network::where_ipv6_is_switched_off_its_servers_are_passed_over").is_none() {
         return;
     }
-    if std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").is_err() {
-        let _ = io::stderr().write_all(b"skipped: IPv6 cannot be switched off here\n");
+    if !ipv6_is_switched_off() {
         return;
     }
     let second = Upstream::new(zone());
@@ -118,6 +139,15 @@ fn where_ipv6_is_switched_off_its_servers_are_passed_over() {
     let (_, metrics) = daemon.get("/metrics");
     let in_use = metrics.lines().find(|l| l.starts_with("evenkeel_tier_in_use")).unwrap_or("none");
     assert!(in_use.ends_with(" 2"), "{in_use}\n{}", daemon.log());
+}
+
+/// Switches IPv6 off in this namespace; says so where that cannot be.
+fn ipv6_is_switched_off() -> bool {
+    let is_off = std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").is_ok();
+    if !is_off {
+        let _ = io::stderr().write_all(b"skipped: IPv6 cannot be switched off here\n");
+    }
+    is_off
 }
 
 fn add_address(ip: &Path, address: &str) {

@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -48,7 +49,7 @@ fn it_says_ready_once_it_answers_and_tells_of_reloads_and_of_its_end() {
     // One that is refused ends as well: a supervisor must not wait for it.
     stand.heard("READY=1");
     let said = stand.said();
-    assert!(said[0].starts_with("RELOADING=1\nMONOTONIC_USEC="), "{said:?}");
+    assert!(said.iter().any(|s| s.starts_with("RELOADING=1\nMONOTONIC_USEC=")), "{said:?}");
     stand.signal(Signal::TERM);
     stand.heard("STOPPING=1");
     stand.wait();
@@ -134,7 +135,7 @@ fn a_units_sockets_stand_in_place_of_listen_dns() {
     no_use.connect(handed).unwrap();
     let log = fs::File::open("/dev/null").unwrap();
     let unit = |fd: OwnedFd| ("evenkeel.socket".to_owned(), fd);
-    stand.start(&[unit(udp.into()), unit(tcp.into()), unit(log.into())]);
+    stand.start(&[unit(udp.into()), unit(tcp.into()), unit(log.into()), unit(no_use.into())]);
     stand.heard("READY=1");
     try_ask(handed, &Question::new("www.test.", rtype::A)).expect("it answers at the unit's address");
     let mut stream = Stream::connect(handed);
@@ -144,7 +145,52 @@ fn a_units_sockets_stand_in_place_of_listen_dns() {
     let log = stand.log();
     assert!(log.contains(&format!("stand in place of listen.dns: {handed}")), "{log}");
     assert!(log.contains("descriptor 5 (evenkeel.socket) is not used"), "{log}");
+    assert!(log.contains("descriptor 6 (evenkeel.socket) is not used: it is connected"), "{log}");
     assert!(!stand.said().iter().any(|s| s.starts_with("FDSTORE=1")), "a unit's sockets are the unit's");
+}
+
+#[test]
+fn a_units_wildcard_for_both_families_answers_both() {
+    let _busy = busy();
+    let mut stand = Stand::new(&format!("{BRIEF}\n[access]\nallow = [\"loopback\"]\n"));
+    let tcp = match TcpListener::bind("[::]:0") {
+        Ok(tcp) => tcp,
+        Err(e) => {
+            let _ = writeln!(std::io::stderr(), "skipped: no IPv6 here: {e}");
+            return;
+        }
+    };
+    let at = tcp.local_addr().unwrap();
+    let udp = UdpSocket::bind(at).unwrap();
+    let unit = |fd: OwnedFd| ("evenkeel.socket".to_owned(), fd);
+    stand.start(&[unit(udp.into()), unit(tcp.into())]);
+    stand.heard("READY=1");
+    for ip in ["127.0.0.1", "127.9.9.9", "::1"] {
+        let there = SocketAddr::new(ip.parse().unwrap(), at.port());
+        let reply = try_ask(there, &Question::new("www.test.", rtype::A)).expect(ip);
+        assert_eq!(reply.addresses(), [[192, 0, 2, 1]], "{ip}");
+    }
+    assert!(stand.log().contains(&format!("listening on 0.0.0.0:{}", at.port())), "{}", stand.log());
+}
+
+// RFC 7766 §5: with one of the two alone it would look fine and fail for large answers.
+#[test]
+fn a_unit_with_udp_alone_whose_tcp_port_is_taken_is_not_served() {
+    let _busy = busy();
+    let mut stand = Stand::new(BRIEF);
+    let handed = free_address();
+    let udp = UdpSocket::bind(handed).unwrap();
+    let taken = TcpListener::bind(handed).unwrap();
+    stand.start(&[("evenkeel.socket".to_owned(), udp.try_clone().unwrap().into())]);
+    assert_eq!(stand.process.take().unwrap().wait().unwrap().code(), Some(3));
+    assert!(stand.log().contains(&format!("another server listens on {handed} (TCP)")), "{}", stand.log());
+    drop(taken);
+    stand.forget();
+    stand.start(&[("evenkeel.socket".to_owned(), udp.into())]);
+    stand.heard("READY=1");
+    let mut stream = Stream::connect(handed);
+    stream.send(&Question::new("www.test.", rtype::A).to_bytes());
+    stream.receive().expect("TCP was opened beside it");
 }
 
 #[test]
@@ -233,19 +279,49 @@ fn started_as_root_it_becomes_who_is_named_and_goes_on_answering() {
         for caps in ["CapPrm:", "CapEff:", "CapAmb:"] {
             assert!(field(caps).ends_with("\t0000000000000000"), "{status}");
         }
+        assert_eq!(field("NoNewPrivs:"), "NoNewPrivs:\t1", "{status}");
     }
-    let main = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    assert!(main.contains("NoNewPrivs:\t1"), "{main}");
     try_ask(stand.dns, &Question::new("www.test.", rtype::A)).expect("it answers");
     stand.forget();
     stand.signal(Signal::HUP);
     stand.heard("READY=1");
     assert!(wait_for("the reload", PATIENCE, || stand.log().contains(" taken").then_some(true)), "{}", stand.log());
+    // Who is of the group may change things, by the socket's mode; who is not does not get to it.
+    let reload_as = |gid: u32| {
+        let mut command = program();
+        command.args(["reload", "--socket"]).arg(run.join("control.sock")).uid(12_345).gid(gid);
+        crate::support::daemon::run(command)
+    };
+    let (member, stranger) = (reload_as(65_534), reload_as(12_345));
+    assert_eq!(member.code, Some(0), "{}", member.stderr);
+    assert!(stranger.code == Some(3) && stranger.stderr.contains("may not open"), "{stranger:?}");
     // The state directory is the user's: what it writes at the end is there.
     stand.signal(Signal::TERM);
     stand.wait();
     let snapshot = fs::metadata(stand.directory.path().join("state/cache.snapshot"));
     assert!(snapshot.is_ok_and(|m| m.len() > 0), "{}", stand.log());
+
+    // The copy of the last accepted configuration is the user's, and serves where the file is refused...
+    let good = fs::read_to_string(stand.file()).unwrap();
+    fs::write(stand.file(), format!("{good}\n[nonsense]\n")).unwrap();
+    stand.forget();
+    let kept = stand.store();
+    stand.start(&kept);
+    stand.heard("READY=1");
+    try_ask(stand.dns, &Question::new("www.test.", rtype::A)).expect("it answers by its last accepted copy");
+    stand.signal(Signal::TERM);
+    stand.wait();
+    // ...but not one that would make it another's.
+    for copy in fs::read_dir(stand.directory.path().join("state")).unwrap() {
+        let copy = copy.unwrap().path();
+        if copy.to_string_lossy().contains("last-accepted") {
+            let text = fs::read_to_string(&copy).unwrap();
+            assert!(text.contains("user = \"nobody\""), "{text}");
+            fs::write(&copy, text.replace("user = \"nobody\"", "user = \"\"")).unwrap();
+        }
+    }
+    stand.start(&kept);
+    assert_eq!(stand.process.take().unwrap().wait().unwrap().code(), Some(1));
 }
 
 #[test]
