@@ -484,7 +484,9 @@ impl Running {
             let here = |at: &&SocketAddr| report::is_here(at.ip(), &changing.around.own);
             running.listening.iter().filter(here).copied().collect()
         };
-        let liveness = Arc::new(OwnListeners::new(addresses, heartbeats));
+        let running = self.clone();
+        let is_tcp_full = move || lock(&running.connections).as_ref().is_some_and(Connections::are_all);
+        let liveness = Arc::new(OwnListeners::new(addresses, heartbeats, is_tcp_full));
         let running = self.clone();
         tokio::spawn(supervisor::run(liveness.clone(), move || running.gather().summary.sentence));
         if let Some(address) = config.admin.listen {

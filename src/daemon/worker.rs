@@ -98,6 +98,9 @@ impl Service for Worker {
     }
 
     fn hand_over(&mut self, open: Box<Opening>, reply_to: Option<Box<dyn ReplyTo>>) {
+        if reply_to.is_some() {
+            self.driver.expect();
+        }
         // A full queue is a limit of our own: who waits is told at once.
         if let Err(e) = self.queue.try_send((open, reply_to)) {
             let (open, reply_to) = e.into_inner();

@@ -71,6 +71,27 @@ async fn an_attempt_that_nobody_listens_for_any_more_gives_its_place_back() {
     }
 }
 
+#[tokio::test]
+async fn at_the_end_those_who_wait_are_waited_for_and_nobody_else() {
+    const LONG: Duration = Duration::from_secs(60);
+    let mut world = World::with_deadline(LONG).await;
+    world.driver.open(world.opening(1, 9), None);
+    let _for_nobody = world.heard().await;
+    world.driver.until_answered(LONG).await;
+
+    // In the queue still: no pursuit knows of it.
+    world.driver.expect();
+    let driver = world.driver.clone();
+    let waited = tokio::spawn(async move { driver.until_answered(LONG).await });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!waited.is_finished());
+    world.ask(2, 10);
+    let question = world.heard().await;
+    world.answer(&question).await;
+    assert_eq!(world.answered().await, (10, 1));
+    waited.await.unwrap();
+}
+
 /// A server that answers when it is told to.
 struct World {
     driver: Arc<Driver>,
@@ -104,12 +125,16 @@ impl World {
 
     /// A client asks for name `n` under an id.
     fn ask(&self, n: u8, id: u16) {
+        self.driver.open(self.opening(n, id), Some(Box::new(Inbox(self.to.clone()))));
+    }
+
+    fn opening(&self, n: u8, id: u16) -> Opening {
         let mut packet = packet(n);
         packet[..2].copy_from_slice(&id.to_be_bytes());
         packet[3] = 0;
         let query = query::check(&packet).unwrap();
         let question = Question { name: query.name(), qtype: 1, dnssec_ok: false, cd: false };
-        let opening = Opening {
+        Opening {
             question: question.to_owned(),
             key: self.driver.cache.key(&question),
             query: query.to_owned(),
@@ -123,8 +148,7 @@ impl World {
             ahead: false,
             turn: 0,
             received: clock::now(),
-        };
-        self.driver.open(opening, Some(Box::new(Inbox(self.to.clone()))));
+        }
     }
 
     /// The next question that comes to the server.

@@ -129,6 +129,11 @@ impl Seats {
         *self.taken.borrow()
     }
 
+    /// Is every seat taken?
+    pub fn are_all_taken(&self) -> bool {
+        self.taken() >= self.limits.connections
+    }
+
     /// Resolves when no seat is taken.
     pub async fn all_free(&self) {
         // The sender is this value's own: it does not go away.

@@ -86,6 +86,11 @@ impl Connections {
     pub fn open(&self) -> usize {
         self.0.taken()
     }
+
+    /// Are there as many as there may be?
+    pub fn are_all(&self) -> bool {
+        self.0.are_all_taken()
+    }
 }
 
 struct Door<F> {

@@ -23,6 +23,7 @@ use tempfile::TempDir;
 use crate::support::client::{Stream, load, try_ask};
 use crate::support::daemon::{completed, program, run, tiers};
 use crate::support::message::{Message, Question, rtype};
+use crate::support::namespace::{self, Room};
 use crate::support::peers::Peer;
 use crate::support::scripted::Upstream;
 use crate::support::zone::Zone;
@@ -207,6 +208,47 @@ fn signs_of_life_come_while_it_lives_and_no_upstream_has_a_say() {
     assert_eq!(stand.said(), [""; 0], "one that is stopped gives no sign");
     stand.signal(Signal::CONT);
     stand.heard("WATCHDOG=1");
+}
+
+#[test]
+fn no_sign_of_life_comes_while_own_listeners_do_not_answer_and_the_reason_is_said() {
+    const SELF: &str = "systemd::no_sign_of_life_comes_while_own_listeners_do_not_answer_and_the_reason_is_said";
+    let Some(ip) = namespace::inside(Room::Network, SELF) else { return };
+    let mut stand = Stand::new(BRIEF);
+    let loopback = |state: &str| {
+        let mut command = Command::new(&ip);
+        command.args(["link", "set", "lo", state]);
+        assert_eq!(run(command).code, Some(0));
+    };
+    stand.start_with(&[], &[("WATCHDOG_USEC", "600000")]);
+    stand.heard("WATCHDOG=1");
+    // Nothing reaches the listeners any more, and the supervisor's socket is none of the network's.
+    loopback("down");
+    stand.heard("STATUS=Own listeners do not answer: 127.");
+    stand.forget();
+    thread::sleep(Duration::from_millis(800));
+    assert_eq!(stand.said(), [""; 0]);
+    assert_eq!(stand.log().matches("event=own_listeners_silent").count(), 1, "{}", stand.log());
+    loopback("up");
+    stand.heard("WATCHDOG=1");
+}
+
+// A bound at work is no fault: clients and a silent upstream could else have the process restarted.
+#[test]
+fn tcp_connections_that_are_all_taken_do_not_keep_signs_of_life_back() {
+    let _busy = busy();
+    let limits = "\n[limits]\ntcp_connections = 1\ntcp_connections_per_client = 1\n";
+    let mut stand = Stand::new(&format!("deadline = \"10s\"\n{BRIEF}{limits}"));
+    stand.start_with(&[], &[("WATCHDOG_USEC", "600000")]);
+    stand.heard("WATCHDOG=1");
+    stand.upstream.behave(crate::support::scripted::Behaviour::Silent);
+    let mut taken = Stream::connect(stand.dns);
+    taken.send(&Question::new("new.test.", rtype::A).to_bytes());
+    let is_turned_away = || Stream::connect(stand.dns).receive().is_err().then_some(());
+    wait_for("the only connection to be busy", PATIENCE, is_turned_away);
+    stand.forget();
+    stand.heard("WATCHDOG=1");
+    assert!(!stand.log().contains("event=own_listeners_silent"), "{}", stand.log());
 }
 
 #[test]
