@@ -7,8 +7,8 @@
 //! - Each address must give a reply to our question within [`ASK_DEADLINE`], over UDP and over TCP, side by side. Any
 //!   RCODE but SERVFAIL will do: from an address of this node that is not loopback the name does not exist, or the
 //!   question is refused, and either answer has come the whole way through worker and `serve`.
-//! - Where there are as many TCP connections as there may be, a new one is turned away, ours among them: that is a bound
-//!   at work and no fault, and UDP alone decides. Clients and a silent upstream could else have us restarted.
+//! - Where there are as many TCP connections as there may be, a new one is turned away, ours among them: that is a
+//!   bound at work and no fault, and UDP alone decides. Clients and a silent upstream could else have us restarted.
 //! - A wildcard address is asked at the loopback address of its family.
 //! - No worker's last heartbeat may be older than [`HEARTBEAT_AGE_MAX`].
 //!

@@ -5,9 +5,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use rustix::process::geteuid;
 
 use super::*;
-use crate::cache::entry::{Data, Kind, Packed};
+use crate::cache::entry::{Data, GroupStamp, Kind, Packed};
 use crate::cache::guard::GuardSettings;
-use crate::cache::key::Keys;
+use crate::cache::key::{Keys, Question};
+use crate::cache::snapshot::{Head, Since};
 use crate::cache::store::{MapStore, MokaStore};
 use crate::wire::flag;
 
