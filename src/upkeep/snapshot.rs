@@ -18,9 +18,9 @@
 //! - Each entry is vetted as if a server had sent it, by the settings in force; what does not pass is left out. Its
 //!   group is the one of that name where a server of it stayed; else it counts as another group's.
 //! - What came since the start stays. What is flushed while reading goes on is not restored.
-//! - Reading (`reading`) is done at nice 19 too, so that it does not delay serving: a name that is asked for before it was read is
-//!   offered it within 50 ms of that. Where there are two cores two threads take every second entry each: most of it is
-//!   the store's work. The memory of a large one comes in huge pages ([`super::huge`]).
+//! - Reading (`reading`) is done at nice 19 too, so that it does not delay serving: a name that is asked for before it
+//!   was read is offered it within 50 ms of that. Where there are two cores two threads take every second entry each:
+//!   most of it is the store's work. The memory of a large one comes in huge pages ([`super::huge`]).
 //! - Where snapshots are off an existing file is neither read nor removed.
 
 mod reading;
