@@ -85,7 +85,7 @@ pub(super) fn disable(force: bool, dry_run: bool) -> u8 {
     if facts.record.is_none() {
         return print(&format!("is not enabled: {RESOLV_CONF} is as it was\n"));
     }
-    let plan = match plan::disable(&facts, None, force) {
+    let plan = match plan::disable(&facts, force) {
         Ok(plan) => plan,
         Err(refusal) => return refuse(exit_of(&refusal), &refusal.to_string(), None),
     };
@@ -119,7 +119,7 @@ fn carry(plan: &Plan, dry_run: bool) -> io::Result<bool> {
 
 /// After a step that failed in the first enabling: what was done before it is undone.
 fn take_back() {
-    let undone = look(Path::new(ROOT)).and_then(|facts| match plan::disable(&facts, None, false) {
+    let undone = look(Path::new(ROOT)).and_then(|facts| match plan::disable(&facts, false) {
         Ok(plan) => carry_out(Path::new(ROOT), &plan).map(drop),
         Err(refusal) => Err(io::Error::other(refusal.to_string())),
     });
@@ -140,7 +140,9 @@ fn refuse(exit: u8, what: &str, hint: Option<&str>) -> u8 {
 fn exit_of(refusal: &plan::Refusal) -> u8 {
     match refusal {
         plan::Refusal::Immutable => EXIT_SYSTEM,
-        plan::Refusal::OthersNameEvenkeel | plan::Refusal::TargetGone(_) => EXIT_FAULT,
+        plan::Refusal::OthersNameEvenkeel | plan::Refusal::TargetGone(_) | plan::Refusal::TargetNamesNobody(_) => {
+            EXIT_FAULT
+        }
     }
 }
 

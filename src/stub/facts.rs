@@ -17,8 +17,8 @@ pub struct Facts {
     pub leads_to: Option<PathBuf>,
     /// Its text, through the link; `None` where there is none to be read.
     pub text: Option<String>,
-    /// Where the link that was there, and is to be put back, would lead: is there something?
-    pub original_leads: bool,
+    /// The text of what was there, put back; `None` where there would be none.
+    pub original_text: Option<String>,
     /// Is it marked so that nobody may change it?
     pub immutable: bool,
     /// nsswitch.conf.
@@ -56,15 +56,12 @@ pub fn look(root: &Path) -> io::Result<Facts> {
         _ => None,
     };
     let read = leads_to.clone().unwrap_or_else(|| PathBuf::from(RESOLV_CONF));
-    let text = match place::look(&below(root, &read)) {
-        Ok(Place::File(kept)) => Some(String::from_utf8_lossy(kept.bytes.as_bytes()).into_owned()),
-        _ => None,
-    };
+    let text = place::look(&below(root, &read)).ok().and_then(|place| place.text());
     let record = read_record(root)?;
-    let original_leads = match record.as_ref().map(|r| &r.original) {
-        Some(Place::Link(target)) => below(root, &follow(root, &absolute(target))).is_file(),
-        _ => true,
-    };
+    let original_text = record.as_ref().and_then(|record| match &record.original {
+        Place::Link(target) => place::look(&below(root, &follow(root, &absolute(target)))).ok()?.text(),
+        place => place.text(),
+    });
     let network_manager_runs = is_there("/run/NetworkManager");
     let hooks = at(DHCLIENT_HOOK).parent().map(Path::to_owned).unwrap_or_default();
     let ours = at(DHCLIENT_HOOK);
@@ -80,7 +77,7 @@ pub fn look(root: &Path) -> io::Result<Facts> {
         other_hook: other_hook(&hooks, &ours),
         hook: place(DHCLIENT_HOOK)?,
         openresolv: (openresolv != Place::Nothing).then_some(openresolv),
-        original_leads,
+        original_text,
         resolv,
         leads_to,
         text,

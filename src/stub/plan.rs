@@ -71,6 +71,8 @@ pub enum Refusal {
     OthersNameEvenkeel,
     /// What the link that was there leads to is gone.
     TargetGone(PathBuf),
+    /// What the link that was there leads to names no server.
+    TargetNamesNobody(PathBuf),
 }
 
 impl std::fmt::Display for Refusal {
@@ -85,6 +87,12 @@ impl std::fmt::Display for Refusal {
                 f,
                 "{RESOLV_CONF} was changed by somebody else, and names evenkeel: nothing is changed\n  hint: --force \
                  puts back what was there before evenkeel"
+            ),
+            Refusal::TargetNamesNobody(target) => write!(
+                f,
+                "{RESOLV_CONF} was a link to {0}, which names no server: nothing is changed\n  hint: --force puts the \
+                 link back all the same; or write a line `nameserver ADDRESS` into {0} first",
+                target.display()
             ),
             Refusal::TargetGone(target) => write!(
                 f,
@@ -137,12 +145,13 @@ pub fn enable(facts: &Facts, server: IpAddr) -> Result<Plan, Refusal> {
 }
 
 /// What is to be put back one day. What somebody else has written since the first time is the machine's own, unless it
-/// names evenkeel alone, as an edited copy of ours does.
+/// names evenkeel alone, as an edited copy of ours does, or nobody.
 fn original(facts: &Facts, server: IpAddr) -> Place {
     let Some(record) = &facts.record else { return facts.resolv.clone() };
     let is_ours = facts.resolv.says(&record.written);
     let is_as_before = facts.resolv.is_alike(&record.original);
-    if is_ours || is_as_before || names_only(facts.text.as_deref(), server) {
+    let text = facts.text.as_deref();
+    if is_ours || is_as_before || names_only(text, server) || names_nobody(text) {
         return record.original.clone();
     }
     facts.resolv.clone()
@@ -151,6 +160,10 @@ fn original(facts: &Facts, server: IpAddr) -> Place {
 fn names_only(text: Option<&str>, server: IpAddr) -> bool {
     let mut servers = text::servers(text.unwrap_or("")).peekable();
     servers.peek().is_some() && servers.all(|s| s == server)
+}
+
+fn names_nobody(text: Option<&str>) -> bool {
+    text::servers(text.unwrap_or("")).next().is_none()
 }
 
 /// The copy for `"system"` upstreams. A link is followed still, since what it leads to may go on changing; where that
@@ -230,31 +243,35 @@ fn remarks(facts: &Facts) -> Vec<String> {
     remarks
 }
 
-/// Puts back what was there.
+/// Puts back what was there. A resolv.conf that names nobody, emptied, gone or a link to nothing, is not left for
+/// somebody else's: without what was there this machine would have no names.
 ///
 /// # Errors
 ///
 /// Why that is not to be done.
-pub fn disable(facts: &Facts, server: Option<IpAddr>, force: bool) -> Result<Plan, Refusal> {
+pub fn disable(facts: &Facts, force: bool) -> Result<Plan, Refusal> {
     let mut plan = Plan::default();
     let Some(record) = &facts.record else { return Ok(plan) };
-    let is_ours = facts.resolv.says(&record.written);
-    if is_ours || force {
-        match &record.original {
-            Place::Link(target) if !facts.original_leads && !force => {
-                return Err(Refusal::TargetGone(super::facts::absolute(target)));
-            }
-            _ if facts.resolv.is_alike(&record.original) => {}
-            _ if facts.immutable => return Err(Refusal::Immutable),
-            original => plan.steps.push(Step::Put {
-                path: RESOLV_CONF.into(),
-                place: original.clone(),
-                why: "it is what was there before evenkeel",
-            }),
+    let text = facts.text.as_deref();
+    let is_ours = facts.resolv.says(&record.written) || names_nobody(text);
+    let is_as_before = facts.resolv.is_alike(&record.original);
+    if is_ours || is_as_before || force {
+        if !force {
+            can_go_back(facts, record)?;
         }
-    } else if !facts.resolv.is_alike(&record.original) {
-        let ours: Vec<IpAddr> = server.into_iter().chain(text::servers(&record.written)).collect();
-        if text::servers(facts.text.as_deref().unwrap_or("")).any(|server| ours.contains(&server)) {
+        if !is_as_before && facts.immutable {
+            return Err(Refusal::Immutable);
+        }
+        if !is_as_before {
+            let why = "it is what was there before evenkeel";
+            plan.steps.push(Step::Put { path: RESOLV_CONF.into(), place: record.original.clone(), why });
+        }
+        if names_nobody(facts.original_text.as_deref()) {
+            plan.remarks.push(format!("{RESOLV_CONF} names no server, as it was before evenkeel"));
+        }
+    } else {
+        let ours: Vec<IpAddr> = text::servers(&record.written).collect();
+        if text::servers(text.unwrap_or("")).any(|server| ours.contains(&server)) {
             return Err(Refusal::OthersNameEvenkeel);
         }
         plan.remarks.push(format!("{RESOLV_CONF} was changed by somebody else since: it is left as it is"));
@@ -287,6 +304,16 @@ pub fn disable(facts: &Facts, server: Option<IpAddr>, force: bool) -> Result<Pla
     }
     plan.steps.push(Step::Forget);
     Ok(plan)
+}
+
+/// Would a link that is put back lead to servers? A file that named none, or none at all, is what this machine had.
+fn can_go_back(facts: &Facts, record: &Record) -> Result<(), Refusal> {
+    let Place::Link(target) = &record.original else { return Ok(()) };
+    match &facts.original_text {
+        None => Err(Refusal::TargetGone(super::facts::absolute(target))),
+        Some(text) if names_nobody(Some(text)) => Err(Refusal::TargetNamesNobody(super::facts::absolute(target))),
+        Some(_) => Ok(()),
+    }
 }
 
 impl Plan {

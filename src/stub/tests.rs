@@ -63,7 +63,7 @@ impl Tree {
     }
 
     fn disable(&self) -> Plan {
-        let plan = plan::disable(&look(self.root()).unwrap(), None, false).unwrap();
+        let plan = plan::disable(&look(self.root()).unwrap(), false).unwrap();
         carry_out(self.root(), &plan).unwrap();
         plan
     }
@@ -211,17 +211,62 @@ fn what_somebody_else_wrote_since_is_left_and_said() {
 }
 
 #[test]
+fn a_resolv_conf_that_names_nobody_is_not_somebody_elses() {
+    type Empty = fn(&Path);
+    let emptied: [(&str, Empty); 4] = [
+        ("absent", |path| fs::remove_file(path).unwrap()),
+        ("empty", |path| fs::write(path, "").unwrap()),
+        ("without a server", |path| fs::write(path, "# nobody\nsearch example.org\n").unwrap()),
+        ("a link to nothing", |path| {
+            fs::remove_file(path).unwrap();
+            symlink("/run/resolvconf/resolv.conf", path).unwrap();
+        }),
+    ];
+    for (what, empty) in emptied {
+        let tree = Tree::bare().file(RESOLV_CONF, PLAIN);
+        let before = tree.all();
+        tree.enable();
+        empty(&tree.at(RESOLV_CONF));
+        tree.disable();
+        assert_eq!(tree.all(), before, "{what}");
+        tree.enable();
+        empty(&tree.at(RESOLV_CONF));
+        tree.enable();
+        tree.disable();
+        assert_eq!(tree.all(), before, "{what}, and enabled over it");
+    }
+}
+
+#[test]
+fn what_was_kept_is_not_let_go_of_while_the_old_link_leads_to_no_server() {
+    let (_, tree) = machines().into_iter().find(|(what, _)| *what == "systemd-resolved's stub").unwrap();
+    tree.enable();
+    let target = "/run/systemd/resolve/stub-resolv.conf";
+    fs::write(tree.at(target), "# no server yet\n").unwrap();
+    let refused = |tree: &Tree| plan::disable(&look(tree.root()).unwrap(), false).unwrap_err();
+    assert_eq!(refused(&tree), Refusal::TargetNamesNobody(target.into()));
+    // Somebody else has put the same link back.
+    fs::remove_file(tree.at(RESOLV_CONF)).unwrap();
+    let tree = tree.link(RESOLV_CONF, "../run/systemd/resolve/stub-resolv.conf");
+    assert_eq!(refused(&tree), Refusal::TargetNamesNobody(target.into()));
+    fs::remove_file(tree.at(target)).unwrap();
+    assert_eq!(refused(&tree), Refusal::TargetGone(target.into()));
+    carry_out(tree.root(), &plan::disable(&look(tree.root()).unwrap(), true).unwrap()).unwrap();
+    assert!(fs::symlink_metadata(tree.at(RESOLV_CONF)).unwrap().is_symlink());
+}
+
+#[test]
 fn an_edited_file_that_names_evenkeel_is_left_unless_forced_and_what_was_first_is_kept() {
     let tree = Tree::bare().file(RESOLV_CONF, PLAIN);
     let before = tree.all();
     tree.enable();
     let tree = tree.file(RESOLV_CONF, "nameserver 127.0.0.1\noptions timeout:1\n");
     let facts = look(tree.root()).unwrap();
-    assert_eq!(plan::disable(&facts, None, false), Err(Refusal::OthersNameEvenkeel));
+    assert_eq!(plan::disable(&facts, false), Err(Refusal::OthersNameEvenkeel));
     tree.enable();
     assert!(tree.resolv().contains("options timeout:1 edns0 trust-ad"), "{}", tree.resolv());
     let tree = tree.file(RESOLV_CONF, "nameserver 127.0.0.1\n");
-    let plan = plan::disable(&look(tree.root()).unwrap(), None, true).unwrap();
+    let plan = plan::disable(&look(tree.root()).unwrap(), true).unwrap();
     carry_out(tree.root(), &plan).unwrap();
     assert_eq!(tree.all(), before);
 }
@@ -244,8 +289,8 @@ fn a_link_whose_target_is_gone_is_put_back_by_force_only() {
     fs::remove_dir_all(tree.at("/run/systemd")).unwrap();
     let facts = look(tree.root()).unwrap();
     let target = PathBuf::from("/run/systemd/resolve/stub-resolv.conf");
-    assert_eq!(plan::disable(&facts, None, false), Err(Refusal::TargetGone(target)));
-    carry_out(tree.root(), &plan::disable(&facts, None, true).unwrap()).unwrap();
+    assert_eq!(plan::disable(&facts, false), Err(Refusal::TargetGone(target)));
+    carry_out(tree.root(), &plan::disable(&facts, true).unwrap()).unwrap();
     assert!(fs::symlink_metadata(tree.at(RESOLV_CONF)).unwrap().is_symlink());
 }
 
