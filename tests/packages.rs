@@ -141,6 +141,64 @@ fn installing_leaves_a_service_that_runs_or_that_can_start_or_that_is_off() {
 }
 
 #[test]
+fn removing_is_refused_where_what_was_kept_cannot_be_put_back() {
+    for (script, argument) in [("deb/prerm", "remove"), ("rpm/preun", "0")] {
+        for (what, binary, is_kept, want) in [
+            ("it runs and puts back", Some(""), true, 0),
+            ("it runs and refuses", Some("[ $2 != disable ]"), true, 1),
+            ("it runs and refuses without a record", Some("[ $2 != disable ]"), false, 1),
+            ("it cannot run", Some("exit 127"), true, 1),
+            ("it is gone", None, true, 1),
+            ("it is gone, and nothing is kept", None, false, 0),
+        ] {
+            let machine = Machine::new();
+            if let Some(binary) = binary {
+                machine.program("usr/bin/evenkeel", binary);
+            }
+            if is_kept {
+                machine.file("var/lib/evenkeel-stub/record.json", "{}");
+            }
+            let done = machine.run(script, &[argument], &[]);
+            assert_eq!(done.status.code(), Some(want), "{script}, {what}: {}", done.stderr);
+            assert_eq!(done.stderr.contains("/etc/resolv.conf"), want == 1, "{script}, {what}: {}", done.stderr);
+        }
+    }
+}
+
+#[test]
+fn a_purge_leaves_what_others_wrote_and_what_was_not_put_back() {
+    for (what, is_kept, rm) in
+        [("put back", false, None), ("not put back", true, None), ("rm fails", true, Some("exit 1"))]
+    {
+        for (script, argument) in [("deb/postrm", "purge"), ("rpm/postun", "0")] {
+            let machine = Machine::new();
+            for name in ["getent", "deb-systemd-helper", "systemctl"] {
+                machine.program(&format!("bin/{name}"), if name == "getent" { "exit 2" } else { "" });
+            }
+            if let Some(rm) = rm {
+                machine.program("bin/rm", rm);
+            }
+            machine.file("var/lib/evenkeel/cache.snapshot", "");
+            machine.file("var/lib/evenkeel-stub/resolv.conf", "");
+            let theirs = ["etc/evenkeel/notes", "etc/systemd/system/evenkeel.service.d/override.conf"];
+            theirs.iter().for_each(|path| machine.file(path, ""));
+            if is_kept {
+                machine.file("var/lib/evenkeel-stub/record.json", "{}");
+            }
+            let done = machine.run(script, &[argument], &[]);
+            assert_eq!(done.status.code(), Some(0), "{script}, {what}: {}", done.stderr);
+            assert!(theirs.iter().all(|path| machine.at(path).exists()), "{script}, {what}");
+            assert_eq!(machine.at("var/lib/evenkeel-stub").exists(), is_kept, "{script}, {what}");
+            assert_eq!(machine.at("var/lib/evenkeel").exists(), rm.is_some(), "{script}, {what}");
+        }
+    }
+    let machine = Machine::new();
+    machine.directory("etc/evenkeel");
+    assert_eq!(machine.run("deb/postrm", &["purge"], &[]).status.code(), Some(0));
+    assert!(!machine.at("etc/evenkeel").exists(), "empty, it goes");
+}
+
+#[test]
 fn both_packages_have_what_they_say() {
     let tools = ["cargo-deb", "cargo-generate-rpm", "dpkg-deb", "rpm", "strip"];
     if !tools.into_iter().all(installed) {
