@@ -52,11 +52,13 @@ pub(super) fn enable(socket: Option<&Path>, dry_run: bool) -> u8 {
         let hint = "`evenkeel status` says why; nothing was changed";
         return refuse(EXIT_NOT_REACHABLE, &format!("the upstreams of evenkeel are {belief}"), Some(hint));
     }
-    let plan = match plan::enable(&facts, server.ip()) {
+    let own = system::own_networks();
+    let us = Us { listening: &listening, addresses: &own.addresses };
+    let plan = match plan::enable(&facts, server.ip(), &|server| us.is(server)) {
         Ok(plan) => plan,
         Err(refusal) => return refuse(exit_of(&refusal), &refusal.to_string(), None),
     };
-    if let Err(why) = upstreams_stay(&status, &listening, &facts, server.ip()) {
+    if let Err(why) = upstreams_stay(&status, us, &facts, server.ip()) {
         let hint = "name servers in the configuration (groups.default.primary), or leave system.files at its default";
         return refuse(EXIT_FAULT, &why, Some(hint));
     }
@@ -77,18 +79,22 @@ pub(super) fn enable(socket: Option<&Path>, dry_run: bool) -> u8 {
     }
 }
 
-pub(super) fn disable(force: bool, dry_run: bool) -> u8 {
+pub(super) fn disable(socket: Option<&Path>, force: bool, dry_run: bool) -> u8 {
     let facts = match look(Path::new(ROOT)) {
         Ok(facts) => facts,
         Err(e) => return refuse(EXIT_SYSTEM, &e.to_string(), look_hint(&e)),
     };
-    if facts.record.is_none() {
-        return print(&format!("is not enabled: {RESOLV_CONF} is as it was\n"));
-    }
-    let plan = match plan::disable(&facts, force) {
+    // Where none runs, nobody is left without names by what is done here.
+    let listening = client::ask(socket, &Request::Status).map_or_else(|_| Vec::new(), |status| listening(&status));
+    let own = system::own_networks();
+    let us = Us { listening: &listening, addresses: &own.addresses };
+    let plan = match plan::disable(&facts, &|server| us.is(server), force) {
         Ok(plan) => plan,
         Err(refusal) => return refuse(exit_of(&refusal), &refusal.to_string(), None),
     };
+    if facts.record.is_none() {
+        return print(&format!("is not enabled: {RESOLV_CONF} is as it was\n"));
+    }
     match carry(&plan, dry_run) {
         Ok(true) => print("disabled\n"),
         Ok(false) => EXIT_FINE,
@@ -117,9 +123,9 @@ fn carry(plan: &Plan, dry_run: bool) -> io::Result<bool> {
     Ok(true)
 }
 
-/// After a step that failed in the first enabling: what was done before it is undone.
+/// After a step that failed in the first enabling: what was done before it is undone, whatever that was.
 fn take_back() {
-    let undone = look(Path::new(ROOT)).and_then(|facts| match plan::disable(&facts, false) {
+    let undone = look(Path::new(ROOT)).and_then(|facts| match plan::disable(&facts, &|_| false, true) {
         Ok(plan) => carry_out(Path::new(ROOT), &plan).map(drop),
         Err(refusal) => Err(io::Error::other(refusal.to_string())),
     });
@@ -140,9 +146,7 @@ fn refuse(exit: u8, what: &str, hint: Option<&str>) -> u8 {
 fn exit_of(refusal: &plan::Refusal) -> u8 {
     match refusal {
         plan::Refusal::Immutable => EXIT_SYSTEM,
-        plan::Refusal::OthersNameEvenkeel | plan::Refusal::TargetGone(_) | plan::Refusal::TargetNamesNobody(_) => {
-            EXIT_FAULT
-        }
+        _ => EXIT_FAULT,
     }
 }
 
@@ -211,7 +215,7 @@ fn list_of(status: &Value, key: &str) -> Vec<String> {
 }
 
 /// Where a group asks `"system"`: are servers named in its files when resolv.conf names evenkeel alone?
-fn upstreams_stay(status: &Value, listening: &[SocketAddr], facts: &Facts, server: IpAddr) -> Result<(), String> {
+fn upstreams_stay(status: &Value, us: Us<'_>, facts: &Facts, server: IpAddr) -> Result<(), String> {
     let keys = status["config"]["keys"].as_array().into_iter().flatten().filter_map(|said| said["key"].as_str());
     let tiers = keys.filter(|key| {
         key.starts_with("groups.") && [".primary", ".secondary", ".tertiary"].iter().any(|tier| key.ends_with(tier))
@@ -232,8 +236,6 @@ fn upstreams_stay(status: &Value, listening: &[SocketAddr], facts: &Facts, serve
             Some((path.into(), text))
         })
         .collect();
-    let own = system::own_networks();
-    let us = Us { listening, addresses: &own.addresses };
     let choice = system::choose(&files, us, "", &system::interface_index);
     if !choice.servers.is_empty() {
         return Ok(());

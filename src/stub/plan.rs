@@ -67,8 +67,12 @@ impl Step {
 pub enum Refusal {
     /// resolv.conf is marked so that nobody may change it.
     Immutable,
+    /// resolv.conf names evenkeel alone already, and nothing is kept of what it named before.
+    NothingToKeep,
     /// Somebody else has written resolv.conf, and it still names evenkeel.
     OthersNameEvenkeel,
+    /// What would be there then names evenkeel alone.
+    EvenkeelAlone,
     /// What the link that was there leads to is gone.
     TargetGone(PathBuf),
     /// What the link that was there leads to names no server.
@@ -82,6 +86,18 @@ impl std::fmt::Display for Refusal {
                 f,
                 "{RESOLV_CONF} is immutable: somebody made sure that nobody changes it\n  hint: if that is not \
                  wanted any more, `chattr -i -a {RESOLV_CONF}`, and again"
+            ),
+            Refusal::NothingToKeep => write!(
+                f,
+                "{RESOLV_CONF} names evenkeel alone already, and nothing says what it named before: there would be \
+                 nothing to go back to\n  hint: write the lines `nameserver ADDRESS` of before into it, and again; or \
+                 leave it as it is"
+            ),
+            Refusal::EvenkeelAlone => write!(
+                f,
+                "{RESOLV_CONF} would name evenkeel alone, as somebody wrote it: without evenkeel this machine would \
+                 resolve no names; nothing is changed\n  hint: write `nameserver ADDRESS` of another server into it; \
+                 --force goes on all the same"
             ),
             Refusal::OthersNameEvenkeel => write!(
                 f,
@@ -104,17 +120,20 @@ impl std::fmt::Display for Refusal {
     }
 }
 
-/// Points resolv.conf at `server`.
+/// Points resolv.conf at `server`. `is_us` knows where evenkeel answers.
 ///
 /// # Errors
 ///
 /// Why that is not to be done.
-pub fn enable(facts: &Facts, server: IpAddr) -> Result<Plan, Refusal> {
+pub fn enable(facts: &Facts, server: IpAddr, is_us: &dyn Fn(IpAddr) -> bool) -> Result<Plan, Refusal> {
+    if facts.record.is_none() && names_only(facts.text.as_deref(), is_us) {
+        return Err(Refusal::NothingToKeep);
+    }
     let old = facts.text.as_deref().unwrap_or("");
     let written = text::resolv_conf(server, old);
     let record = Record {
         version: RECORD_VERSION,
-        original: original(facts, server),
+        original: original(facts, is_us),
         changes: changes(facts),
         written: written.clone(),
     };
@@ -146,20 +165,19 @@ pub fn enable(facts: &Facts, server: IpAddr) -> Result<Plan, Refusal> {
 
 /// What is to be put back one day. What somebody else has written since the first time is the machine's own, unless it
 /// names evenkeel alone, as an edited copy of ours does, or nobody.
-fn original(facts: &Facts, server: IpAddr) -> Place {
+fn original(facts: &Facts, is_us: &dyn Fn(IpAddr) -> bool) -> Place {
     let Some(record) = &facts.record else { return facts.resolv.clone() };
     let is_ours = facts.resolv.says(&record.written);
     let is_as_before = facts.resolv.is_alike(&record.original);
     let text = facts.text.as_deref();
-    if is_ours || is_as_before || names_only(text, server) || names_nobody(text) {
+    if is_ours || is_as_before || names_only(text, is_us) || names_nobody(text) {
         return record.original.clone();
     }
     facts.resolv.clone()
 }
 
-fn names_only(text: Option<&str>, server: IpAddr) -> bool {
-    let mut servers = text::servers(text.unwrap_or("")).peekable();
-    servers.peek().is_some() && servers.all(|s| s == server)
+fn names_only(text: Option<&str>, is_us: &dyn Fn(IpAddr) -> bool) -> bool {
+    !names_nobody(text) && text::servers(text.unwrap_or("")).all(is_us)
 }
 
 fn names_nobody(text: Option<&str>) -> bool {
@@ -244,20 +262,25 @@ fn remarks(facts: &Facts) -> Vec<String> {
 }
 
 /// Puts back what was there. A resolv.conf that names nobody, emptied, gone or a link to nothing, is not left for
-/// somebody else's: without what was there this machine would have no names.
+/// somebody else's: without what was there this machine would have no names. The same holds for one that names evenkeel
+/// alone, whoever wrote it; `is_us` knows where evenkeel answers, as far as it runs.
 ///
 /// # Errors
 ///
 /// Why that is not to be done.
-pub fn disable(facts: &Facts, force: bool) -> Result<Plan, Refusal> {
+pub fn disable(facts: &Facts, is_us: &dyn Fn(IpAddr) -> bool, force: bool) -> Result<Plan, Refusal> {
     let mut plan = Plan::default();
-    let Some(record) = &facts.record else { return Ok(plan) };
     let text = facts.text.as_deref();
+    let Some(record) = &facts.record else {
+        return if names_only(text, is_us) && !force { Err(Refusal::EvenkeelAlone) } else { Ok(plan) };
+    };
+    let ours: Vec<IpAddr> = text::servers(&record.written).collect();
+    let is_us = |server: IpAddr| ours.contains(&server) || is_us(server);
     let is_ours = facts.resolv.says(&record.written) || names_nobody(text);
     let is_as_before = facts.resolv.is_alike(&record.original);
     if is_ours || is_as_before || force {
         if !force {
-            can_go_back(facts, record)?;
+            can_go_back(facts, record, &is_us)?;
         }
         if !is_as_before && facts.immutable {
             return Err(Refusal::Immutable);
@@ -270,8 +293,7 @@ pub fn disable(facts: &Facts, force: bool) -> Result<Plan, Refusal> {
             plan.remarks.push(format!("{RESOLV_CONF} names no server, as it was before evenkeel"));
         }
     } else {
-        let ours: Vec<IpAddr> = text::servers(&record.written).collect();
-        if text::servers(text.unwrap_or("")).any(|server| ours.contains(&server)) {
+        if text::servers(text.unwrap_or("")).any(is_us) {
             return Err(Refusal::OthersNameEvenkeel);
         }
         plan.remarks.push(format!("{RESOLV_CONF} was changed by somebody else since: it is left as it is"));
@@ -306,13 +328,19 @@ pub fn disable(facts: &Facts, force: bool) -> Result<Plan, Refusal> {
     Ok(plan)
 }
 
-/// Would a link that is put back lead to servers? A file that named none, or none at all, is what this machine had.
-fn can_go_back(facts: &Facts, record: &Record) -> Result<(), Refusal> {
-    let Place::Link(target) = &record.original else { return Ok(()) };
-    match &facts.original_text {
-        None => Err(Refusal::TargetGone(super::facts::absolute(target))),
-        Some(text) if names_nobody(Some(text)) => Err(Refusal::TargetNamesNobody(super::facts::absolute(target))),
-        Some(_) => Ok(()),
+/// Would what is put back name a server besides evenkeel? A file that named none, or none at all, is what this machine
+/// had; a link may have led to one.
+fn can_go_back(facts: &Facts, record: &Record, is_us: &dyn Fn(IpAddr) -> bool) -> Result<(), Refusal> {
+    let text = facts.original_text.as_deref();
+    if names_only(text, is_us) {
+        return Err(Refusal::EvenkeelAlone);
+    }
+    match (&record.original, text) {
+        (Place::Link(target), None) => Err(Refusal::TargetGone(super::facts::absolute(target))),
+        (Place::Link(target), text) if names_nobody(text) => {
+            Err(Refusal::TargetNamesNobody(super::facts::absolute(target)))
+        }
+        _ => Ok(()),
     }
 }
 

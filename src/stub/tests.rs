@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,6 +15,10 @@ use super::*;
 
 const US: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const PLAIN: &str = "# by hand\nnameserver 192.0.2.1\nnameserver 192.0.2.2\nsearch example.org\noptions ndots:2\n";
+
+fn is_us(server: IpAddr) -> bool {
+    [US, IpAddr::V6(Ipv6Addr::LOCALHOST)].contains(&server)
+}
 
 /// A machine of one kind.
 struct Tree(tempfile::TempDir);
@@ -57,13 +61,13 @@ impl Tree {
     }
 
     fn enable(&self) -> Plan {
-        let plan = plan::enable(&look(self.root()).unwrap(), US).unwrap();
+        let plan = plan::enable(&look(self.root()).unwrap(), US, &is_us).unwrap();
         carry_out(self.root(), &plan).unwrap();
         plan
     }
 
     fn disable(&self) -> Plan {
-        let plan = plan::disable(&look(self.root()).unwrap(), false).unwrap();
+        let plan = plan::disable(&look(self.root()).unwrap(), &is_us, false).unwrap();
         carry_out(self.root(), &plan).unwrap();
         plan
     }
@@ -243,7 +247,7 @@ fn what_was_kept_is_not_let_go_of_while_the_old_link_leads_to_no_server() {
     tree.enable();
     let target = "/run/systemd/resolve/stub-resolv.conf";
     fs::write(tree.at(target), "# no server yet\n").unwrap();
-    let refused = |tree: &Tree| plan::disable(&look(tree.root()).unwrap(), false).unwrap_err();
+    let refused = |tree: &Tree| plan::disable(&look(tree.root()).unwrap(), &is_us, false).unwrap_err();
     assert_eq!(refused(&tree), Refusal::TargetNamesNobody(target.into()));
     // Somebody else has put the same link back.
     fs::remove_file(tree.at(RESOLV_CONF)).unwrap();
@@ -251,7 +255,7 @@ fn what_was_kept_is_not_let_go_of_while_the_old_link_leads_to_no_server() {
     assert_eq!(refused(&tree), Refusal::TargetNamesNobody(target.into()));
     fs::remove_file(tree.at(target)).unwrap();
     assert_eq!(refused(&tree), Refusal::TargetGone(target.into()));
-    carry_out(tree.root(), &plan::disable(&look(tree.root()).unwrap(), true).unwrap()).unwrap();
+    carry_out(tree.root(), &plan::disable(&look(tree.root()).unwrap(), &is_us, true).unwrap()).unwrap();
     assert!(fs::symlink_metadata(tree.at(RESOLV_CONF)).unwrap().is_symlink());
 }
 
@@ -262,13 +266,38 @@ fn an_edited_file_that_names_evenkeel_is_left_unless_forced_and_what_was_first_i
     tree.enable();
     let tree = tree.file(RESOLV_CONF, "nameserver 127.0.0.1\noptions timeout:1\n");
     let facts = look(tree.root()).unwrap();
-    assert_eq!(plan::disable(&facts, false), Err(Refusal::OthersNameEvenkeel));
+    assert_eq!(plan::disable(&facts, &is_us, false), Err(Refusal::OthersNameEvenkeel));
     tree.enable();
     assert!(tree.resolv().contains("options timeout:1 edns0 trust-ad"), "{}", tree.resolv());
     let tree = tree.file(RESOLV_CONF, "nameserver 127.0.0.1\n");
-    let plan = plan::disable(&look(tree.root()).unwrap(), true).unwrap();
+    let plan = plan::disable(&look(tree.root()).unwrap(), &is_us, true).unwrap();
     carry_out(tree.root(), &plan).unwrap();
     assert_eq!(tree.all(), before);
+}
+
+#[test]
+fn a_resolv_conf_that_names_evenkeel_alone_is_nothing_to_keep_or_to_be_left_with() {
+    for text in ["nameserver 127.0.0.1\n", "nameserver ::1\nnameserver 127.0.0.1\n"] {
+        let tree = Tree::bare().file(RESOLV_CONF, text);
+        let facts = look(tree.root()).unwrap();
+        assert_eq!(plan::enable(&facts, US, &is_us), Err(Refusal::NothingToKeep), "{text}");
+        assert_eq!(plan::disable(&facts, &is_us, false), Err(Refusal::EvenkeelAlone), "{text}");
+        assert_eq!(plan::disable(&facts, &is_us, true), Ok(Plan::default()), "{text}");
+        // Of one that does not run nothing is known, and nobody depends on it.
+        assert_eq!(plan::disable(&facts, &|_| false, false), Ok(Plan::default()), "{text}");
+        // Kept by an earlier version, or what the old link leads to was written since.
+        let linked = Tree::bare().file("/etc/resolv.static", PLAIN).link(RESOLV_CONF, "resolv.static");
+        linked.enable();
+        let linked = linked.file("/etc/resolv.static", text);
+        let facts = look(linked.root()).unwrap();
+        assert_eq!(plan::disable(&facts, &is_us, false), Err(Refusal::EvenkeelAlone), "{text}");
+        assert!(plan::disable(&facts, &is_us, true).is_ok(), "{text}");
+    }
+    let with_another = Tree::bare().file(RESOLV_CONF, "nameserver 127.0.0.1\nnameserver 192.0.2.1\n");
+    let before = with_another.all();
+    with_another.enable();
+    with_another.disable();
+    assert_eq!(with_another.all(), before);
 }
 
 #[test]
@@ -289,8 +318,8 @@ fn a_link_whose_target_is_gone_is_put_back_by_force_only() {
     fs::remove_dir_all(tree.at("/run/systemd")).unwrap();
     let facts = look(tree.root()).unwrap();
     let target = PathBuf::from("/run/systemd/resolve/stub-resolv.conf");
-    assert_eq!(plan::disable(&facts, false), Err(Refusal::TargetGone(target)));
-    carry_out(tree.root(), &plan::disable(&facts, true).unwrap()).unwrap();
+    assert_eq!(plan::disable(&facts, &is_us, false), Err(Refusal::TargetGone(target)));
+    carry_out(tree.root(), &plan::disable(&facts, &is_us, true).unwrap()).unwrap();
     assert!(fs::symlink_metadata(tree.at(RESOLV_CONF)).unwrap().is_symlink());
 }
 
@@ -308,7 +337,7 @@ fn what_others_wrote_into_openresolvs_file_since_is_theirs() {
 fn a_step_that_was_cut_off_is_taken_back_and_made_up_for() {
     let (_, tree) = machines().into_iter().find(|(what, _)| *what == "dhclient").unwrap();
     let before = tree.all();
-    let whole = plan::enable(&look(tree.root()).unwrap(), US).unwrap();
+    let whole = plan::enable(&look(tree.root()).unwrap(), US, &is_us).unwrap();
     for steps in 1..whole.steps.len() {
         let part = Plan { steps: whole.steps[..steps].to_vec(), remarks: vec![] };
         carry_out(tree.root(), &part).unwrap();
@@ -348,7 +377,7 @@ fn what_is_no_file_is_refused() {
 fn an_immutable_file_is_refused_before_anything_is_done() {
     let mut facts = look(Tree::bare().file(RESOLV_CONF, PLAIN).root()).unwrap();
     facts.immutable = true;
-    assert_eq!(plan::enable(&facts, US), Err(Refusal::Immutable));
+    assert_eq!(plan::enable(&facts, US, &is_us), Err(Refusal::Immutable));
 }
 
 #[test]
