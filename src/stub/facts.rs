@@ -37,6 +37,8 @@ pub struct Facts {
     pub hook: Place,
     /// openresolv's configuration; `None` where it is not here.
     pub openresolv: Option<Place>,
+    /// Does systemd start what runs here, and no evenkeel at the next boot?
+    pub nobody_at_boot: bool,
     /// What an earlier enabling kept.
     pub record: Option<Record>,
 }
@@ -77,6 +79,7 @@ pub fn look(root: &Path) -> io::Result<Facts> {
         other_hook: other_hook(&hooks, &ours),
         hook: place(DHCLIENT_HOOK)?,
         openresolv: (openresolv != Place::Nothing).then_some(openresolv),
+        nobody_at_boot: is_there("/run/systemd/system") && !UNITS.iter().any(|unit| is_enabled(root, unit)),
         original_text,
         resolv,
         leads_to,
@@ -116,6 +119,24 @@ fn follow(root: &Path, path: &Path) -> PathBuf {
 }
 
 const LINKS_MAX: usize = 8;
+
+const UNITS: [&str; 2] = ["evenkeel.service", "evenkeel.socket"];
+const UNIT_FOLDERS: [&str; 4] =
+    ["/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+
+/// Does another unit pull it in, as `systemctl enable` has it? A masked one is not started for anybody.
+fn is_enabled(root: &Path, unit: &str) -> bool {
+    let entries = |folder: &&str| fs::read_dir(below(root, Path::new(folder))).into_iter().flatten().flatten();
+    let is_masked = |folder: &&str| {
+        fs::read_link(below(root, Path::new(folder)).join(unit)).is_ok_and(|target| target == Path::new("/dev/null"))
+    };
+    !UNIT_FOLDERS.iter().any(|folder| is_masked(folder))
+        && UNIT_FOLDERS.iter().flat_map(|folder| entries(folder)).any(|entry| {
+            let path = entry.path();
+            let pulls_in = path.extension().is_some_and(|e| e == "wants" || e == "requires" || e == "upholds");
+            pulls_in && fs::symlink_metadata(path.join(unit)).is_ok()
+        })
+}
 
 fn other_hook(hooks: &Path, ours: &Path) -> Option<String> {
     let mut found: Vec<PathBuf> = fs::read_dir(hooks).ok()?.filter_map(|e| Some(e.ok()?.path())).collect();

@@ -250,6 +250,13 @@ fn remarks(facts: &Facts) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if facts.nobody_at_boot {
+        remarks.push(
+            "neither evenkeel.service nor evenkeel.socket is enabled: after a reboot nobody would answer, unless \
+             something else starts evenkeel; `systemctl enable evenkeel` does"
+                .to_owned(),
+        );
+    }
     if let Some(hook) = facts.other_hook.as_ref().filter(|_| facts.dhclient) {
         remarks.push(format!("dhclient leaves {RESOLV_CONF} alone by its hook {hook}: nothing is added"));
     }

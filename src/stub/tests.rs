@@ -48,6 +48,7 @@ impl Tree {
     }
 
     fn link(self, path: &str, target: &str) -> Self {
+        fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
         symlink(target, self.at(path)).unwrap();
         self
     }
@@ -389,6 +390,26 @@ fn who_may_write_it_again_and_who_is_asked_before_is_said() {
     assert_eq!(remarks.len(), 2, "{remarks:?}");
     assert!(remarks[0].starts_with("nsswitch.conf asks systemd-resolved before DNS"), "{remarks:?}");
     assert!(remarks[1].contains("was written by dhcpcd"), "{remarks:?}");
+}
+
+#[test]
+fn that_nobody_answers_after_a_reboot_is_said() {
+    let machine = || Tree::bare().file(RESOLV_CONF, PLAIN);
+    let systemd = || machine().file("/run/systemd/system/x.mount", "");
+    let wanted = |path: &str| systemd().link(path, "/lib/systemd/system/x");
+    let service = "/etc/systemd/system/multi-user.target.wants/evenkeel.service";
+    for (what, tree, want) in [
+        ("no systemd", machine(), false),
+        ("nothing is enabled", systemd(), true),
+        ("another unit is", wanted("/etc/systemd/system/multi-user.target.wants/dnsmasq.service"), true),
+        ("the service is", wanted(service), false),
+        ("the socket is", wanted("/etc/systemd/system/sockets.target.wants/evenkeel.socket"), false),
+        ("masked", wanted(service).link("/etc/systemd/system/evenkeel.service", "/dev/null"), true),
+    ] {
+        let said = |plan: &Plan| plan.remarks.iter().any(|remark| remark.contains("after a reboot nobody"));
+        assert_eq!(said(&tree.enable()), want, "{what}");
+        assert_eq!(said(&tree.enable()), want, "{what}, and again");
+    }
 }
 
 #[test]
