@@ -58,7 +58,7 @@ pub(super) fn enable(socket: Option<&Path>, dry_run: bool) -> u8 {
         Ok(plan) => plan,
         Err(refusal) => return refuse(exit_of(&refusal), &refusal.to_string(), None),
     };
-    if let Err(why) = upstreams_stay(&status, us, &facts, server.ip()) {
+    if let Err(why) = upstreams_stay(&status, us, &facts, &plan, server.ip()) {
         let hint = "name servers in the configuration (groups.default.primary), or leave system.files at its default";
         return refuse(EXIT_FAULT, &why, Some(hint));
     }
@@ -215,7 +215,7 @@ fn list_of(status: &Value, key: &str) -> Vec<String> {
 }
 
 /// Where a group asks `"system"`: are servers named in its files when resolv.conf names evenkeel alone?
-fn upstreams_stay(status: &Value, us: Us<'_>, facts: &Facts, server: IpAddr) -> Result<(), String> {
+fn upstreams_stay(status: &Value, us: Us<'_>, facts: &Facts, plan: &Plan, server: IpAddr) -> Result<(), String> {
     let keys = status["config"]["keys"].as_array().into_iter().flatten().filter_map(|said| said["key"].as_str());
     let tiers = keys.filter(|key| {
         key.starts_with("groups.") && [".primary", ".secondary", ".tertiary"].iter().any(|tier| key.ends_with(tier))
@@ -224,13 +224,19 @@ fn upstreams_stay(status: &Value, us: Us<'_>, facts: &Facts, server: IpAddr) -> 
         return Ok(());
     }
     let old = facts.text.clone().unwrap_or_default();
+    let copy = plan.steps.iter().rev().find_map(|step| match step {
+        Step::Put { path, place, .. } if path == Path::new(KEPT_COPY) => Some(place),
+        _ => None,
+    });
     let files: Vec<(PathBuf, String)> = list_of(status, "system.files")
         .into_iter()
         .filter_map(|path| {
             let text = match path.as_str() {
                 RESOLV_CONF => text::resolv_conf(server, &old),
-                // Where it is there already it holds what was there first.
-                KEPT_COPY if facts.record.is_none() && !matches!(facts.resolv, Place::Nothing) => old.clone(),
+                KEPT_COPY if copy.is_some() => match copy? {
+                    Place::Link(target) => fs::read_to_string(target).ok()?,
+                    place => place.text()?,
+                },
                 path => fs::read_to_string(path).ok()?,
             };
             Some((path.into(), text))

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::place::{self, Place};
 use super::record::{RECORD_VERSION, Record};
-use super::{DHCLIENT_HOOK, KEPT, KEPT_RECORD, NETWORK_MANAGER_FILE, OPENRESOLV_FILE, RESOLV_CONF};
+use super::{DHCLIENT_HOOK, KEPT, KEPT_COPY, KEPT_RECORD, NETWORK_MANAGER_FILE, OPENRESOLV_FILE, RESOLV_CONF};
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Facts {
     pub leads_to: Option<PathBuf>,
     /// Its text, through the link; `None` where there is none to be read.
     pub text: Option<String>,
+    /// Where the link that was there leads.
+    pub original_leads_to: Option<PathBuf>,
     /// The text of what was there, put back; `None` where there would be none.
     pub original_text: Option<String>,
     /// Is it marked so that nobody may change it?
@@ -37,6 +39,8 @@ pub struct Facts {
     pub hook: Place,
     /// openresolv's configuration; `None` where it is not here.
     pub openresolv: Option<Place>,
+    /// What is where the copy for `"system"` upstreams is to be.
+    pub copy: Place,
     /// Does systemd start what runs here, and no evenkeel at the next boot?
     pub nobody_at_boot: bool,
     /// What an earlier enabling kept.
@@ -60,10 +64,14 @@ pub fn look(root: &Path) -> io::Result<Facts> {
     let read = leads_to.clone().unwrap_or_else(|| PathBuf::from(RESOLV_CONF));
     let text = place::look(&below(root, &read)).ok().and_then(|place| place.text());
     let record = read_record(root)?;
-    let original_text = record.as_ref().and_then(|record| match &record.original {
-        Place::Link(target) => place::look(&below(root, &follow(root, &absolute(target)))).ok()?.text(),
-        place => place.text(),
+    let original_leads_to = record.as_ref().and_then(|record| match &record.original {
+        Place::Link(target) => Some(follow(root, &absolute(target))),
+        _ => None,
     });
+    let original_text = match &original_leads_to {
+        Some(target) => place::look(&below(root, target)).ok().and_then(|place| place.text()),
+        None => record.as_ref().and_then(|record| record.original.text()),
+    };
     let network_manager_runs = is_there("/run/NetworkManager");
     let hooks = at(DHCLIENT_HOOK).parent().map(Path::to_owned).unwrap_or_default();
     let ours = at(DHCLIENT_HOOK);
@@ -80,6 +88,8 @@ pub fn look(root: &Path) -> io::Result<Facts> {
         hook: place(DHCLIENT_HOOK)?,
         openresolv: (openresolv != Place::Nothing).then_some(openresolv),
         nobody_at_boot: is_there("/run/systemd/system") && !UNITS.iter().any(|unit| is_enabled(root, unit)),
+        copy: place(KEPT_COPY)?,
+        original_leads_to,
         original_text,
         resolv,
         leads_to,

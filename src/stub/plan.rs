@@ -138,10 +138,20 @@ pub fn enable(facts: &Facts, server: IpAddr, is_us: &dyn Fn(IpAddr) -> bool) -> 
         written: written.clone(),
     };
     let mut plan = Plan::default();
+    let is_first = facts.record.as_ref().map(|r| &r.original) != Some(&record.original);
+    if is_first && facts.copy != Place::Nothing {
+        // Gone before the record is another, so that a cut-off between the two leaves none that does not belong to it.
+        let why = "it is of another resolv.conf";
+        plan.steps.push(Step::Put { path: KEPT_COPY.into(), place: Place::Nothing, why });
+    }
     if facts.record.as_ref() != Some(&record) {
         plan.steps.push(Step::Keep(record.clone()));
-        let copy = copy(&record.original, facts.leads_to.as_deref());
-        if facts.record.as_ref().map(|r| &r.original) != Some(&record.original) && copy != Place::Nothing {
+    }
+    // One that is there may have been edited since, or have got what the old link led to.
+    if is_first || facts.copy == Place::Nothing {
+        let leads_to = if is_first { &facts.leads_to } else { &facts.original_leads_to };
+        let copy = copy(&record.original, leads_to.as_deref());
+        if copy != Place::Nothing {
             let why = "\"system\" upstreams go on reading the servers that were there";
             plan.steps.push(Step::Put { path: KEPT_COPY.into(), place: copy, why });
         }

@@ -347,9 +347,37 @@ fn a_step_that_was_cut_off_is_taken_back_and_made_up_for() {
         carry_out(tree.root(), &part).unwrap();
         tree.enable();
         assert_eq!(text::servers(&tree.resolv()).collect::<Vec<_>>(), [US]);
+        assert_eq!(tree.text(KEPT_COPY), PLAIN, "after {steps} steps and the rest");
         tree.disable();
         assert_eq!(tree.all(), before, "after {steps} steps and the rest");
     }
+}
+
+#[test]
+fn a_copy_is_always_of_what_was_there_and_an_edited_one_stays() {
+    let theirs = "nameserver 192.0.2.9\n";
+    let changed = || {
+        let tree = Tree::bare().file(RESOLV_CONF, PLAIN);
+        tree.enable();
+        tree.file(RESOLV_CONF, theirs)
+    };
+    let steps = plan::enable(&look(changed().root()).unwrap(), US, &is_us).unwrap().steps;
+    for cut in 1..=steps.len() {
+        let tree = changed();
+        carry_out(tree.root(), &Plan { steps: steps[..cut].to_vec(), remarks: vec![] }).unwrap();
+        assert_ne!(fs::read_to_string(tree.at(KEPT_COPY)).ok().as_deref(), Some(PLAIN), "after {cut} steps");
+        tree.enable();
+        assert_eq!(tree.text(KEPT_COPY), theirs, "after {cut} steps and the rest");
+    }
+    let edited = changed().file(KEPT_COPY, "nameserver 192.0.2.7\n").file(RESOLV_CONF, PLAIN);
+    edited.enable();
+    assert_eq!(edited.text(KEPT_COPY), "nameserver 192.0.2.7\n");
+    // A link's copy is made again as well, where resolv.conf itself is a link no more.
+    let linked = Tree::bare().file("/etc/resolv.static", PLAIN).link(RESOLV_CONF, "resolv.static");
+    linked.enable();
+    fs::remove_file(linked.at(KEPT_COPY)).unwrap();
+    linked.enable();
+    assert_eq!(fs::read_link(linked.at(KEPT_COPY)).unwrap(), Path::new("/etc/resolv.static"));
 }
 
 #[test]
