@@ -84,7 +84,7 @@ pub fn look(root: &Path) -> io::Result<Facts> {
         network_manager_runs,
         drop_in: place(NETWORK_MANAGER_FILE)?,
         dhclient: ["/sbin/dhclient", "/usr/sbin/dhclient"].into_iter().any(is_there) && hooks.is_dir(),
-        other_hook: other_hook(&hooks, &ours),
+        other_hook: other_hook(root, &hooks, &ours),
         hook: place(DHCLIENT_HOOK)?,
         openresolv: (openresolv != Place::Nothing).then_some(openresolv),
         nobody_at_boot: is_there("/run/systemd/system") && !UNITS.iter().any(|unit| is_enabled(root, unit)),
@@ -148,15 +148,29 @@ fn is_enabled(root: &Path, unit: &str) -> bool {
         })
 }
 
-fn other_hook(hooks: &Path, ours: &Path) -> Option<String> {
+/// The first hook that defines the function, as dhclient-script reads them: names as run-parts(8) takes them. Hooks of a
+/// package that was removed stay where they are, and do nothing without their program.
+fn other_hook(root: &Path, hooks: &Path, ours: &Path) -> Option<String> {
     let mut found: Vec<PathBuf> = fs::read_dir(hooks).ok()?.filter_map(|e| Some(e.ok()?.path())).collect();
     found.sort();
-    found
-        .into_iter()
-        .filter(|path| path != ours)
-        .find(|path| fs::read_to_string(path).is_ok_and(|text| text.contains("make_resolv_conf")))
-        .map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned())
+    let is_read = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    let can_work = |name: &str| {
+        let mut known = HOOK_PROGRAMS.iter().filter(|(of, _)| name.starts_with(of));
+        known.all(|(_, programs)| programs.iter().any(|program| below(root, Path::new(program)).exists()))
+    };
+    found.into_iter().filter(|path| path != ours).find_map(|path| {
+        let name = path.file_name()?.to_str()?;
+        let text = fs::read_to_string(&path).ok()?;
+        let mut code = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        (is_read(name) && can_work(name) && code.any(|line| line.contains("make_resolv_conf")))
+            .then(|| name.to_owned())
+    })
 }
+
+const HOOK_PROGRAMS: [(&str, &[&str]); 2] = [
+    ("resolvconf", &["/sbin/resolvconf", "/usr/sbin/resolvconf", "/usr/bin/resolvconf"]),
+    ("resolved", &["/lib/systemd/systemd-resolved", "/usr/lib/systemd/systemd-resolved"]),
+];
 
 fn read_record(root: &Path) -> io::Result<Option<Record>> {
     let fault = |what: String| io::Error::other(format!("{KEPT_RECORD}: {what}"));

@@ -128,6 +128,7 @@ fn machines() -> Vec<(&'static str, Tree)> {
         (
             "resolvconf with dhclient",
             dhclient()
+                .file("/usr/sbin/resolvconf", "")
                 .file("/etc/dhcp/dhclient-enter-hooks.d/resolvconf", "make_resolv_conf() {\n:\n}\n")
                 .file(resolvconf, PLAIN)
                 .link("/etc/resolvconf", "../run/resolvconf")
@@ -437,6 +438,28 @@ fn that_nobody_answers_after_a_reboot_is_said() {
         let said = |plan: &Plan| plan.remarks.iter().any(|remark| remark.contains("after a reboot nobody"));
         assert_eq!(said(&tree.enable()), want, "{what}");
         assert_eq!(said(&tree.enable()), want, "{what}, and again");
+    }
+}
+
+#[test]
+fn a_hook_of_dhclient_counts_where_it_does_something() {
+    let code = "# make_resolv_conf\nmake_resolv_conf() { :; }\n";
+    for (what, name, text, program, counts) in [
+        ("by hand", "nodns", code, "", true),
+        ("a comment", "debug", "  # make_resolv_conf() is left\n", "", false),
+        ("of another name than dhclient-script takes", "nodns.dpkg-old", code, "", false),
+        ("resolvconf", "resolvconf", code, "/sbin/resolvconf", true),
+        ("resolvconf, removed", "resolvconf", code, "", false),
+        ("systemd-resolved", "resolved-enter", code, "/lib/systemd/systemd-resolved", true),
+        ("systemd-resolved, removed", "resolved-enter", code, "/sbin/resolvconf", false),
+    ] {
+        let hook = format!("/etc/dhcp/dhclient-enter-hooks.d/{name}");
+        let mut tree = Tree::bare().file("/sbin/dhclient", "").file(&hook, text).file(RESOLV_CONF, PLAIN);
+        if !program.is_empty() {
+            tree = tree.file(program, "");
+        }
+        tree.enable();
+        assert_eq!(tree.at(DHCLIENT_HOOK).exists(), !counts, "{what}");
     }
 }
 
