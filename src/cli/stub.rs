@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
@@ -12,6 +12,7 @@ use super::{EXIT_FAULT, EXIT_FINE, EXIT_NOT_REACHABLE, EXIT_SYSTEM, ask, print, 
 use crate::config::record_type;
 use crate::observe::control::Request;
 use crate::observe::control::client;
+use crate::observe::liveness::reachable;
 use crate::serve::local::HEALTH_NAME;
 use crate::stub::facts::{Facts, look};
 use crate::stub::place::Place;
@@ -67,6 +68,10 @@ pub(super) fn enable(socket: Option<&Path>, dry_run: bool) -> u8 {
         plan.remarks.iter().for_each(|remark| talk(&format!("warning: {remark}")));
         return print(&format!("is enabled: {RESOLV_CONF} names {}\n", server.ip()));
     }
+    // Before anything is begun: there is nothing to take back.
+    if let Err(e) = may_change(dry_run) {
+        return refuse(EXIT_SYSTEM, &e.to_string(), Some(hint_of(&e)));
+    }
     match carry(&plan, dry_run) {
         Ok(true) => print(&format!("enabled: {RESOLV_CONF} names {}\n", server.ip())),
         Ok(false) => EXIT_FINE,
@@ -116,11 +121,16 @@ fn carry(plan: &Plan, dry_run: bool) -> io::Result<bool> {
         print(&out);
         return Ok(false);
     }
-    if !geteuid().is_root() {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "only root may change resolv.conf"));
-    }
+    may_change(dry_run)?;
     carry_out(Path::new(ROOT), plan)?.iter().for_each(|remark| talk(&format!("warning: {remark}")));
     Ok(true)
+}
+
+fn may_change(dry_run: bool) -> io::Result<()> {
+    if dry_run || geteuid().is_root() {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, "only root may change resolv.conf"))
 }
 
 /// After a step that failed in the first enabling: what was done before it is undone, whatever that was.
@@ -175,13 +185,7 @@ fn listening(status: &Value) -> Vec<SocketAddr> {
 /// A listener at port 53 that is on loopback or on all addresses, of IPv4 where there is one, which every stub resolver
 /// speaks; else the first at port 53.
 fn address(listening: &[SocketAddr]) -> Option<SocketAddr> {
-    let at_53 = || {
-        listening.iter().filter(|at| at.port() == 53).map(|at| match at.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::from((Ipv4Addr::LOCALHOST, 53)),
-            IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::from((Ipv6Addr::LOCALHOST, 53)),
-            _ => *at,
-        })
-    };
+    let at_53 = || listening.iter().filter(|at| at.port() == 53).map(|at| reachable(*at));
     let on_loopback = || at_53().filter(|at| at.ip().is_loopback());
     on_loopback().find(SocketAddr::is_ipv4).or_else(|| on_loopback().next()).or_else(|| at_53().next())
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::daemon::{Daemon, run};
+use crate::support::daemon::{Daemon, program, run};
 use crate::support::message::{rcode, rtype};
 use crate::support::namespace::{Room, inside};
 use crate::support::peers::Peer;
@@ -79,6 +79,15 @@ fn programs_resolve_through_evenkeel_while_the_stub_is_enabled() {
     });
     assert!(dry.stdout.contains("    nameserver 127.0.0.1\n"), "{dry:?}");
     assert_eq!(fs::read_to_string(RESOLV).unwrap(), ORIGINAL);
+    // In a user namespace that maps nobody this process is not root, to whom alone the file belongs.
+    let mut other = Command::new(Peer::Unshare.path().expect("it made this room"));
+    other.arg("-U").arg(program().get_program()).args(["stub", "enable", "--socket"]).arg(daemon.socket());
+    let refused = run(other);
+    if !refused.stderr.contains("unshare") {
+        assert_eq!(refused.code, Some(3), "{refused:?}");
+        assert!(refused.stderr.starts_with("evenkeel: only root may change resolv.conf\n  hint: "), "{refused:?}");
+        assert!(!refused.stderr.contains("taken back"), "{refused:?}");
+    }
     let enabled = daemon.command(&["stub", "enable"]);
     assert_eq!(enabled.code, Some(0), "{enabled:?}");
     let written = fs::read_to_string(RESOLV).unwrap();
