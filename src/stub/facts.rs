@@ -29,6 +29,8 @@ pub struct Facts {
     pub network_manager: bool,
     /// And does it run?
     pub network_manager_runs: bool,
+    /// Directories that our drop-in needs and that are not there, the outer ones first.
+    pub missing: Vec<PathBuf>,
     /// What is where our drop-in is to be.
     pub drop_in: Place,
     /// Is dhclient here, with hooks?
@@ -82,6 +84,7 @@ pub fn look(root: &Path) -> io::Result<Facts> {
         network_manager: is_there("/etc/NetworkManager")
             && (network_manager_runs || is_there("/usr/sbin/NetworkManager")),
         network_manager_runs,
+        missing: missing(root, Path::new(NETWORK_MANAGER_FILE)),
         drop_in: place(NETWORK_MANAGER_FILE)?,
         dhclient: ["/sbin/dhclient", "/usr/sbin/dhclient"].into_iter().any(is_there) && hooks.is_dir(),
         other_hook: other_hook(root, &hooks, &ours),
@@ -96,6 +99,13 @@ pub fn look(root: &Path) -> io::Result<Facts> {
         text,
         record,
     })
+}
+
+fn missing(root: &Path, path: &Path) -> Vec<PathBuf> {
+    let above = path.ancestors().skip(1).take_while(|directory| !below(root, directory).exists());
+    let mut missing: Vec<PathBuf> = above.map(Path::to_owned).collect();
+    missing.reverse();
+    missing
 }
 
 /// A path of the machine below a root.

@@ -31,6 +31,8 @@ pub enum Step {
         /// Why, in words.
         why: &'static str,
     },
+    /// Remove a directory that was made, where nobody has put anything there.
+    RemoveEmpty(PathBuf),
     /// Run a program of the machine. That it fails is a remark.
     Run(&'static [&'static str]),
     /// Let go of what was kept.
@@ -46,6 +48,7 @@ impl Step {
             }
             Step::Put { path, place: Place::Nothing, why } => format!("remove {}: {why}", path.display()),
             Step::Put { path, place, why } => format!("put {} at {}: {why}", place.in_words(), path.display()),
+            Step::RemoveEmpty(path) => format!("remove {} where it is empty", path.display()),
             Step::Run(command) => format!("run `{}`", command.join(" ")),
             Step::Forget => format!("remove {}", super::KEPT),
         }
@@ -131,10 +134,12 @@ pub fn enable(facts: &Facts, server: IpAddr, is_us: &dyn Fn(IpAddr) -> bool) -> 
     }
     let old = facts.text.as_deref().unwrap_or("");
     let written = text::resolv_conf(server, old);
+    let changes = changes(facts);
     let record = Record {
         version: RECORD_VERSION,
         original: original(facts, is_us),
-        changes: changes(facts),
+        made: made(facts, &changes),
+        changes,
         written: written.clone(),
     };
     let mut plan = Plan::default();
@@ -242,6 +247,18 @@ fn changes(facts: &Facts) -> Vec<Change> {
     changes
 }
 
+/// The directories that are ours: made now, or by an earlier enabling.
+fn made(facts: &Facts, changes: &[Change]) -> Vec<PathBuf> {
+    let mut made = facts.record.as_ref().map_or_else(Vec::new, |record| record.made.clone());
+    let needed = facts.missing.iter().filter(|path| changes.iter().any(|change| change.path.starts_with(path)));
+    for path in needed {
+        if !made.contains(path) {
+            made.push(path.clone());
+        }
+    }
+    made
+}
+
 fn place_of<'a>(facts: &'a Facts, path: &Path) -> Option<&'a Place> {
     match path.to_str()? {
         NETWORK_MANAGER_FILE => Some(&facts.drop_in),
@@ -337,6 +354,7 @@ pub fn disable(facts: &Facts, is_us: &dyn Fn(IpAddr) -> bool, force: bool) -> Re
             }
         }
     }
+    plan.steps.extend(record.made.iter().rev().cloned().map(Step::RemoveEmpty));
     if record.changes.iter().any(|change| change.path == Path::new(DHCLIENT_HOOK)) {
         let why = "dhclient writes the servers of its lease to resolv.conf again";
         plan.steps.push(Step::Put { path: LEASE.into(), place: Place::Nothing, why });

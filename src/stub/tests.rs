@@ -382,6 +382,32 @@ fn a_copy_is_always_of_what_was_there_and_an_edited_one_stays() {
 }
 
 #[test]
+fn directories_that_were_made_go_again_where_they_are_empty() {
+    let machine = || Tree::bare().file("/run/NetworkManager/x", "").file(RESOLV_CONF, PLAIN);
+    for (what, tree, theirs, stays) in [
+        ("ours", machine().file("/etc/NetworkManager/NetworkManager.conf", ""), None, false),
+        ("the distribution's", machine().file("/etc/NetworkManager/conf.d/x.conf", ""), None, true),
+        (
+            "ours, and others use it",
+            machine().file("/etc/NetworkManager/NetworkManager.conf", ""),
+            Some("/etc/NetworkManager/conf.d/y.conf"),
+            true,
+        ),
+    ] {
+        tree.enable();
+        tree.enable();
+        assert!(tree.at(NETWORK_MANAGER_FILE).exists(), "{what}");
+        // Emptied by others, a directory that was there before is theirs all the same.
+        let _ = fs::remove_file(tree.at("/etc/NetworkManager/conf.d/x.conf"));
+        let tree = theirs.into_iter().fold(tree, |tree, path| tree.file(path, ""));
+        tree.enable();
+        tree.disable();
+        assert_eq!(tree.at("/etc/NetworkManager/conf.d").exists(), stays, "{what}");
+        assert!(tree.at("/etc/NetworkManager").exists(), "{what}");
+    }
+}
+
+#[test]
 fn a_record_that_others_may_write_is_not_believed() {
     let tree = Tree::bare().file(RESOLV_CONF, PLAIN);
     tree.enable();
