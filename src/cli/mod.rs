@@ -276,7 +276,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Thaw => ask::thaw(socket.as_deref()),
         Command::Release { name } => ask::release(socket.as_deref(), &name),
         Command::Stub(Stub::Enable { dry_run }) => stub::enable(socket.as_deref(), dry_run),
-        Command::Stub(Stub::Disable { force, dry_run }) => stub::disable(force, dry_run),
+        Command::Stub(Stub::Disable { force, dry_run }) => stub::disable(socket.as_deref(), force, dry_run),
         Command::Drill { what, list, series, config, sets, json } => {
             let source = ConfigSource { file: config, sets: sets.sets };
             drill::drill(what.as_deref(), &source, drill::Shape { list, json, series })

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
@@ -12,6 +12,7 @@ use super::{EXIT_FAULT, EXIT_FINE, EXIT_NOT_REACHABLE, EXIT_SYSTEM, ask, print, 
 use crate::config::record_type;
 use crate::observe::control::Request;
 use crate::observe::control::client;
+use crate::observe::liveness::reachable;
 use crate::serve::local::HEALTH_NAME;
 use crate::stub::facts::{Facts, look};
 use crate::stub::place::Place;
@@ -52,11 +53,13 @@ pub(super) fn enable(socket: Option<&Path>, dry_run: bool) -> u8 {
         let hint = "`evenkeel status` says why; nothing was changed";
         return refuse(EXIT_NOT_REACHABLE, &format!("the upstreams of evenkeel are {belief}"), Some(hint));
     }
-    let plan = match plan::enable(&facts, server.ip()) {
+    let own = system::own_networks();
+    let us = Us { listening: &listening, addresses: &own.addresses };
+    let plan = match plan::enable(&facts, server.ip(), &|server| us.is(server)) {
         Ok(plan) => plan,
         Err(refusal) => return refuse(exit_of(&refusal), &refusal.to_string(), None),
     };
-    if let Err(why) = upstreams_stay(&status, &listening, &facts, server.ip()) {
+    if let Err(why) = upstreams_stay(&status, us, &facts, &plan, server.ip()) {
         let hint = "name servers in the configuration (groups.default.primary), or leave system.files at its default";
         return refuse(EXIT_FAULT, &why, Some(hint));
     }
@@ -64,6 +67,10 @@ pub(super) fn enable(socket: Option<&Path>, dry_run: bool) -> u8 {
     if plan.steps.is_empty() {
         plan.remarks.iter().for_each(|remark| talk(&format!("warning: {remark}")));
         return print(&format!("is enabled: {RESOLV_CONF} names {}\n", server.ip()));
+    }
+    // Before anything is begun: there is nothing to take back.
+    if let Err(e) = may_change(dry_run) {
+        return refuse(EXIT_SYSTEM, &e.to_string(), Some(hint_of(&e)));
     }
     match carry(&plan, dry_run) {
         Ok(true) => print(&format!("enabled: {RESOLV_CONF} names {}\n", server.ip())),
@@ -77,18 +84,22 @@ pub(super) fn enable(socket: Option<&Path>, dry_run: bool) -> u8 {
     }
 }
 
-pub(super) fn disable(force: bool, dry_run: bool) -> u8 {
+pub(super) fn disable(socket: Option<&Path>, force: bool, dry_run: bool) -> u8 {
     let facts = match look(Path::new(ROOT)) {
         Ok(facts) => facts,
         Err(e) => return refuse(EXIT_SYSTEM, &e.to_string(), look_hint(&e)),
     };
-    if facts.record.is_none() {
-        return print(&format!("is not enabled: {RESOLV_CONF} is as it was\n"));
-    }
-    let plan = match plan::disable(&facts, None, force) {
+    // Where none runs, nobody is left without names by what is done here.
+    let listening = client::ask(socket, &Request::Status).map_or_else(|_| Vec::new(), |status| listening(&status));
+    let own = system::own_networks();
+    let us = Us { listening: &listening, addresses: &own.addresses };
+    let plan = match plan::disable(&facts, &|server| us.is(server), force) {
         Ok(plan) => plan,
         Err(refusal) => return refuse(exit_of(&refusal), &refusal.to_string(), None),
     };
+    if facts.record.is_none() {
+        return print(&format!("is not enabled: {RESOLV_CONF} is as it was\n"));
+    }
     match carry(&plan, dry_run) {
         Ok(true) => print("disabled\n"),
         Ok(false) => EXIT_FINE,
@@ -110,16 +121,21 @@ fn carry(plan: &Plan, dry_run: bool) -> io::Result<bool> {
         print(&out);
         return Ok(false);
     }
-    if !geteuid().is_root() {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "only root may change resolv.conf"));
-    }
+    may_change(dry_run)?;
     carry_out(Path::new(ROOT), plan)?.iter().for_each(|remark| talk(&format!("warning: {remark}")));
     Ok(true)
 }
 
-/// After a step that failed in the first enabling: what was done before it is undone.
+fn may_change(dry_run: bool) -> io::Result<()> {
+    if dry_run || geteuid().is_root() {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, "only root may change resolv.conf"))
+}
+
+/// After a step that failed in the first enabling: what was done before it is undone, whatever that was.
 fn take_back() {
-    let undone = look(Path::new(ROOT)).and_then(|facts| match plan::disable(&facts, None, false) {
+    let undone = look(Path::new(ROOT)).and_then(|facts| match plan::disable(&facts, &|_| false, true) {
         Ok(plan) => carry_out(Path::new(ROOT), &plan).map(drop),
         Err(refusal) => Err(io::Error::other(refusal.to_string())),
     });
@@ -140,7 +156,7 @@ fn refuse(exit: u8, what: &str, hint: Option<&str>) -> u8 {
 fn exit_of(refusal: &plan::Refusal) -> u8 {
     match refusal {
         plan::Refusal::Immutable => EXIT_SYSTEM,
-        plan::Refusal::OthersNameEvenkeel | plan::Refusal::TargetGone(_) => EXIT_FAULT,
+        _ => EXIT_FAULT,
     }
 }
 
@@ -169,13 +185,7 @@ fn listening(status: &Value) -> Vec<SocketAddr> {
 /// A listener at port 53 that is on loopback or on all addresses, of IPv4 where there is one, which every stub resolver
 /// speaks; else the first at port 53.
 fn address(listening: &[SocketAddr]) -> Option<SocketAddr> {
-    let at_53 = || {
-        listening.iter().filter(|at| at.port() == 53).map(|at| match at.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::from((Ipv4Addr::LOCALHOST, 53)),
-            IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::from((Ipv6Addr::LOCALHOST, 53)),
-            _ => *at,
-        })
-    };
+    let at_53 = || listening.iter().filter(|at| at.port() == 53).map(|at| reachable(*at));
     let on_loopback = || at_53().filter(|at| at.ip().is_loopback());
     on_loopback().find(SocketAddr::is_ipv4).or_else(|| on_loopback().next()).or_else(|| at_53().next())
 }
@@ -209,7 +219,7 @@ fn list_of(status: &Value, key: &str) -> Vec<String> {
 }
 
 /// Where a group asks `"system"`: are servers named in its files when resolv.conf names evenkeel alone?
-fn upstreams_stay(status: &Value, listening: &[SocketAddr], facts: &Facts, server: IpAddr) -> Result<(), String> {
+fn upstreams_stay(status: &Value, us: Us<'_>, facts: &Facts, plan: &Plan, server: IpAddr) -> Result<(), String> {
     let keys = status["config"]["keys"].as_array().into_iter().flatten().filter_map(|said| said["key"].as_str());
     let tiers = keys.filter(|key| {
         key.starts_with("groups.") && [".primary", ".secondary", ".tertiary"].iter().any(|tier| key.ends_with(tier))
@@ -218,20 +228,24 @@ fn upstreams_stay(status: &Value, listening: &[SocketAddr], facts: &Facts, serve
         return Ok(());
     }
     let old = facts.text.clone().unwrap_or_default();
+    let copy = plan.steps.iter().rev().find_map(|step| match step {
+        Step::Put { path, place, .. } if path == Path::new(KEPT_COPY) => Some(place),
+        _ => None,
+    });
     let files: Vec<(PathBuf, String)> = list_of(status, "system.files")
         .into_iter()
         .filter_map(|path| {
             let text = match path.as_str() {
                 RESOLV_CONF => text::resolv_conf(server, &old),
-                // Where it is there already it holds what was there first.
-                KEPT_COPY if facts.record.is_none() && !matches!(facts.resolv, Place::Nothing) => old.clone(),
+                KEPT_COPY if copy.is_some() => match copy? {
+                    Place::Link(target) => fs::read_to_string(target).ok()?,
+                    place => place.text()?,
+                },
                 path => fs::read_to_string(path).ok()?,
             };
             Some((path.into(), text))
         })
         .collect();
-    let own = system::own_networks();
-    let us = Us { listening, addresses: &own.addresses };
     let choice = system::choose(&files, us, "", &system::interface_index);
     if !choice.servers.is_empty() {
         return Ok(());

@@ -48,6 +48,10 @@ pub fn carry_out(root: &Path, plan: &Plan) -> io::Result<Vec<String>> {
                     remarks.push(format!("`{command}`: {why}: what was written holds from its next start on"));
                 }
             }
+            Step::RemoveEmpty(path) => {
+                // Where somebody has put something there it stays, and gone already it is gone.
+                let _ = fs::remove_dir(below(root, path));
+            }
             Step::Forget => {
                 for path in [KEPT_COPY, KEPT_RECORD] {
                     put(&below(root, Path::new(path)), &Place::Nothing).map_err(|e| told(Path::new(path), &e))?;

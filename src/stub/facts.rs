@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::place::{self, Place};
 use super::record::{RECORD_VERSION, Record};
-use super::{DHCLIENT_HOOK, KEPT, KEPT_RECORD, NETWORK_MANAGER_FILE, OPENRESOLV_FILE, RESOLV_CONF};
+use super::{DHCLIENT_HOOK, KEPT, KEPT_COPY, KEPT_RECORD, NETWORK_MANAGER_FILE, OPENRESOLV_FILE, RESOLV_CONF};
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +17,10 @@ pub struct Facts {
     pub leads_to: Option<PathBuf>,
     /// Its text, through the link; `None` where there is none to be read.
     pub text: Option<String>,
-    /// Where the link that was there, and is to be put back, would lead: is there something?
-    pub original_leads: bool,
+    /// Where the link that was there leads.
+    pub original_leads_to: Option<PathBuf>,
+    /// The text of what was there, put back; `None` where there would be none.
+    pub original_text: Option<String>,
     /// Is it marked so that nobody may change it?
     pub immutable: bool,
     /// nsswitch.conf.
@@ -27,6 +29,8 @@ pub struct Facts {
     pub network_manager: bool,
     /// And does it run?
     pub network_manager_runs: bool,
+    /// Directories that our drop-in needs and that are not there, the outer ones first.
+    pub missing: Vec<PathBuf>,
     /// What is where our drop-in is to be.
     pub drop_in: Place,
     /// Is dhclient here, with hooks?
@@ -37,6 +41,10 @@ pub struct Facts {
     pub hook: Place,
     /// openresolv's configuration; `None` where it is not here.
     pub openresolv: Option<Place>,
+    /// What is where the copy for `"system"` upstreams is to be.
+    pub copy: Place,
+    /// Does systemd start what runs here, and no evenkeel at the next boot?
+    pub nobody_at_boot: bool,
     /// What an earlier enabling kept.
     pub record: Option<Record>,
 }
@@ -56,14 +64,15 @@ pub fn look(root: &Path) -> io::Result<Facts> {
         _ => None,
     };
     let read = leads_to.clone().unwrap_or_else(|| PathBuf::from(RESOLV_CONF));
-    let text = match place::look(&below(root, &read)) {
-        Ok(Place::File(kept)) => Some(String::from_utf8_lossy(kept.bytes.as_bytes()).into_owned()),
-        _ => None,
-    };
+    let text = place::look(&below(root, &read)).ok().and_then(|place| place.text());
     let record = read_record(root)?;
-    let original_leads = match record.as_ref().map(|r| &r.original) {
-        Some(Place::Link(target)) => below(root, &follow(root, &absolute(target))).is_file(),
-        _ => true,
+    let original_leads_to = record.as_ref().and_then(|record| match &record.original {
+        Place::Link(target) => Some(follow(root, &absolute(target))),
+        _ => None,
+    });
+    let original_text = match &original_leads_to {
+        Some(target) => place::look(&below(root, target)).ok().and_then(|place| place.text()),
+        None => record.as_ref().and_then(|record| record.original.text()),
     };
     let network_manager_runs = is_there("/run/NetworkManager");
     let hooks = at(DHCLIENT_HOOK).parent().map(Path::to_owned).unwrap_or_default();
@@ -75,17 +84,28 @@ pub fn look(root: &Path) -> io::Result<Facts> {
         network_manager: is_there("/etc/NetworkManager")
             && (network_manager_runs || is_there("/usr/sbin/NetworkManager")),
         network_manager_runs,
+        missing: missing(root, Path::new(NETWORK_MANAGER_FILE)),
         drop_in: place(NETWORK_MANAGER_FILE)?,
         dhclient: ["/sbin/dhclient", "/usr/sbin/dhclient"].into_iter().any(is_there) && hooks.is_dir(),
-        other_hook: other_hook(&hooks, &ours),
+        other_hook: other_hook(root, &hooks, &ours),
         hook: place(DHCLIENT_HOOK)?,
         openresolv: (openresolv != Place::Nothing).then_some(openresolv),
-        original_leads,
+        nobody_at_boot: is_there("/run/systemd/system") && !UNITS.iter().any(|unit| is_enabled(root, unit)),
+        copy: place(KEPT_COPY)?,
+        original_leads_to,
+        original_text,
         resolv,
         leads_to,
         text,
         record,
     })
+}
+
+fn missing(root: &Path, path: &Path) -> Vec<PathBuf> {
+    let above = path.ancestors().skip(1).take_while(|directory| !below(root, directory).exists());
+    let mut missing: Vec<PathBuf> = above.map(Path::to_owned).collect();
+    missing.reverse();
+    missing
 }
 
 /// A path of the machine below a root.
@@ -120,15 +140,47 @@ fn follow(root: &Path, path: &Path) -> PathBuf {
 
 const LINKS_MAX: usize = 8;
 
-fn other_hook(hooks: &Path, ours: &Path) -> Option<String> {
+const UNITS: [&str; 2] = ["evenkeel.service", "evenkeel.socket"];
+const UNIT_FOLDERS: [&str; 4] =
+    ["/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+
+/// Does another unit pull it in, as `systemctl enable` has it? A masked one is not started for anybody.
+fn is_enabled(root: &Path, unit: &str) -> bool {
+    let entries = |folder: &&str| fs::read_dir(below(root, Path::new(folder))).into_iter().flatten().flatten();
+    let is_masked = |folder: &&str| {
+        fs::read_link(below(root, Path::new(folder)).join(unit)).is_ok_and(|target| target == Path::new("/dev/null"))
+    };
+    !UNIT_FOLDERS.iter().any(|folder| is_masked(folder))
+        && UNIT_FOLDERS.iter().flat_map(|folder| entries(folder)).any(|entry| {
+            let path = entry.path();
+            let pulls_in = path.extension().is_some_and(|e| e == "wants" || e == "requires" || e == "upholds");
+            pulls_in && fs::symlink_metadata(path.join(unit)).is_ok()
+        })
+}
+
+/// The first hook that defines the function, as dhclient-script reads them: names as run-parts(8) takes them. Hooks of a
+/// package that was removed stay where they are, and do nothing without their program.
+fn other_hook(root: &Path, hooks: &Path, ours: &Path) -> Option<String> {
     let mut found: Vec<PathBuf> = fs::read_dir(hooks).ok()?.filter_map(|e| Some(e.ok()?.path())).collect();
     found.sort();
-    found
-        .into_iter()
-        .filter(|path| path != ours)
-        .find(|path| fs::read_to_string(path).is_ok_and(|text| text.contains("make_resolv_conf")))
-        .map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned())
+    let is_read = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    let can_work = |name: &str| {
+        let mut known = HOOK_PROGRAMS.iter().filter(|(of, _)| name.starts_with(of));
+        known.all(|(_, programs)| programs.iter().any(|program| below(root, Path::new(program)).exists()))
+    };
+    found.into_iter().filter(|path| path != ours).find_map(|path| {
+        let name = path.file_name()?.to_str()?;
+        let text = fs::read_to_string(&path).ok()?;
+        let mut code = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        (is_read(name) && can_work(name) && code.any(|line| line.contains("make_resolv_conf")))
+            .then(|| name.to_owned())
+    })
 }
+
+const HOOK_PROGRAMS: [(&str, &[&str]); 2] = [
+    ("resolvconf", &["/sbin/resolvconf", "/usr/sbin/resolvconf", "/usr/bin/resolvconf"]),
+    ("resolved", &["/lib/systemd/systemd-resolved", "/usr/lib/systemd/systemd-resolved"]),
+];
 
 fn read_record(root: &Path) -> io::Result<Option<Record>> {
     let fault = |what: String| io::Error::other(format!("{KEPT_RECORD}: {what}"));

@@ -72,6 +72,14 @@ impl Place {
         matches!(self, Place::File(kept) if kept.bytes.as_bytes() == text.as_bytes())
     }
 
+    /// A file's content, as far as it is text.
+    pub fn text(&self) -> Option<String> {
+        match self {
+            Place::File(kept) => Some(String::from_utf8_lossy(kept.bytes.as_bytes()).into_owned()),
+            Place::Nothing | Place::Link(_) => None,
+        }
+    }
+
     /// The same content, or the same link? Mode, owner and time are not looked at.
     pub fn is_alike(&self, other: &Place) -> bool {
         match (self, other) {

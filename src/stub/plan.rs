@@ -31,6 +31,8 @@ pub enum Step {
         /// Why, in words.
         why: &'static str,
     },
+    /// Remove a directory that was made, where nobody has put anything there.
+    RemoveEmpty(PathBuf),
     /// Run a program of the machine. That it fails is a remark.
     Run(&'static [&'static str]),
     /// Let go of what was kept.
@@ -46,6 +48,7 @@ impl Step {
             }
             Step::Put { path, place: Place::Nothing, why } => format!("remove {}: {why}", path.display()),
             Step::Put { path, place, why } => format!("put {} at {}: {why}", place.in_words(), path.display()),
+            Step::RemoveEmpty(path) => format!("remove {} where it is empty", path.display()),
             Step::Run(command) => format!("run `{}`", command.join(" ")),
             Step::Forget => format!("remove {}", super::KEPT),
         }
@@ -67,10 +70,16 @@ impl Step {
 pub enum Refusal {
     /// resolv.conf is marked so that nobody may change it.
     Immutable,
+    /// resolv.conf names evenkeel alone already, and nothing is kept of what it named before.
+    NothingToKeep,
     /// Somebody else has written resolv.conf, and it still names evenkeel.
     OthersNameEvenkeel,
+    /// What would be there then names evenkeel alone.
+    EvenkeelAlone,
     /// What the link that was there leads to is gone.
     TargetGone(PathBuf),
+    /// What the link that was there leads to names no server.
+    TargetNamesNobody(PathBuf),
 }
 
 impl std::fmt::Display for Refusal {
@@ -81,10 +90,28 @@ impl std::fmt::Display for Refusal {
                 "{RESOLV_CONF} is immutable: somebody made sure that nobody changes it\n  hint: if that is not \
                  wanted any more, `chattr -i -a {RESOLV_CONF}`, and again"
             ),
+            Refusal::NothingToKeep => write!(
+                f,
+                "{RESOLV_CONF} names evenkeel alone already, and nothing says what it named before: there would be \
+                 nothing to go back to\n  hint: write the lines `nameserver ADDRESS` of before into it, and again; or \
+                 leave it as it is"
+            ),
+            Refusal::EvenkeelAlone => write!(
+                f,
+                "{RESOLV_CONF} would name evenkeel alone, as somebody wrote it: without evenkeel this machine would \
+                 resolve no names; nothing is changed\n  hint: write `nameserver ADDRESS` of another server into it; \
+                 --force goes on all the same"
+            ),
             Refusal::OthersNameEvenkeel => write!(
                 f,
                 "{RESOLV_CONF} was changed by somebody else, and names evenkeel: nothing is changed\n  hint: --force \
                  puts back what was there before evenkeel"
+            ),
+            Refusal::TargetNamesNobody(target) => write!(
+                f,
+                "{RESOLV_CONF} was a link to {0}, which names no server: nothing is changed\n  hint: --force puts the \
+                 link back all the same; or write a line `nameserver ADDRESS` into {0} first",
+                target.display()
             ),
             Refusal::TargetGone(target) => write!(
                 f,
@@ -96,25 +123,40 @@ impl std::fmt::Display for Refusal {
     }
 }
 
-/// Points resolv.conf at `server`.
+/// Points resolv.conf at `server`. `is_us` knows where evenkeel answers.
 ///
 /// # Errors
 ///
 /// Why that is not to be done.
-pub fn enable(facts: &Facts, server: IpAddr) -> Result<Plan, Refusal> {
+pub fn enable(facts: &Facts, server: IpAddr, is_us: &dyn Fn(IpAddr) -> bool) -> Result<Plan, Refusal> {
+    if facts.record.is_none() && names_only(facts.text.as_deref(), is_us) {
+        return Err(Refusal::NothingToKeep);
+    }
     let old = facts.text.as_deref().unwrap_or("");
     let written = text::resolv_conf(server, old);
+    let changes = changes(facts);
     let record = Record {
         version: RECORD_VERSION,
-        original: original(facts, server),
-        changes: changes(facts),
+        original: original(facts, is_us),
+        made: made(facts, &changes),
+        changes,
         written: written.clone(),
     };
     let mut plan = Plan::default();
+    let is_first = facts.record.as_ref().map(|r| &r.original) != Some(&record.original);
+    if is_first && facts.copy != Place::Nothing {
+        // Gone before the record is another, so that a cut-off between the two leaves none that does not belong to it.
+        let why = "it is of another resolv.conf";
+        plan.steps.push(Step::Put { path: KEPT_COPY.into(), place: Place::Nothing, why });
+    }
     if facts.record.as_ref() != Some(&record) {
         plan.steps.push(Step::Keep(record.clone()));
-        let copy = copy(&record.original, facts.leads_to.as_deref());
-        if facts.record.as_ref().map(|r| &r.original) != Some(&record.original) && copy != Place::Nothing {
+    }
+    // One that is there may have been edited since, or have got what the old link led to.
+    if is_first || facts.copy == Place::Nothing {
+        let leads_to = if is_first { &facts.leads_to } else { &facts.original_leads_to };
+        let copy = copy(&record.original, leads_to.as_deref());
+        if copy != Place::Nothing {
             let why = "\"system\" upstreams go on reading the servers that were there";
             plan.steps.push(Step::Put { path: KEPT_COPY.into(), place: copy, why });
         }
@@ -137,20 +179,24 @@ pub fn enable(facts: &Facts, server: IpAddr) -> Result<Plan, Refusal> {
 }
 
 /// What is to be put back one day. What somebody else has written since the first time is the machine's own, unless it
-/// names evenkeel alone, as an edited copy of ours does.
-fn original(facts: &Facts, server: IpAddr) -> Place {
+/// names evenkeel alone, as an edited copy of ours does, or nobody.
+fn original(facts: &Facts, is_us: &dyn Fn(IpAddr) -> bool) -> Place {
     let Some(record) = &facts.record else { return facts.resolv.clone() };
     let is_ours = facts.resolv.says(&record.written);
     let is_as_before = facts.resolv.is_alike(&record.original);
-    if is_ours || is_as_before || names_only(facts.text.as_deref(), server) {
+    let text = facts.text.as_deref();
+    if is_ours || is_as_before || names_only(text, is_us) || names_nobody(text) {
         return record.original.clone();
     }
     facts.resolv.clone()
 }
 
-fn names_only(text: Option<&str>, server: IpAddr) -> bool {
-    let mut servers = text::servers(text.unwrap_or("")).peekable();
-    servers.peek().is_some() && servers.all(|s| s == server)
+fn names_only(text: Option<&str>, is_us: &dyn Fn(IpAddr) -> bool) -> bool {
+    !names_nobody(text) && text::servers(text.unwrap_or("")).all(is_us)
+}
+
+fn names_nobody(text: Option<&str>) -> bool {
+    text::servers(text.unwrap_or("")).next().is_none()
 }
 
 /// The copy for `"system"` upstreams. A link is followed still, since what it leads to may go on changing; where that
@@ -201,6 +247,18 @@ fn changes(facts: &Facts) -> Vec<Change> {
     changes
 }
 
+/// The directories that are ours: made now, or by an earlier enabling.
+fn made(facts: &Facts, changes: &[Change]) -> Vec<PathBuf> {
+    let mut made = facts.record.as_ref().map_or_else(Vec::new, |record| record.made.clone());
+    let needed = facts.missing.iter().filter(|path| changes.iter().any(|change| change.path.starts_with(path)));
+    for path in needed {
+        if !made.contains(path) {
+            made.push(path.clone());
+        }
+    }
+    made
+}
+
 fn place_of<'a>(facts: &'a Facts, path: &Path) -> Option<&'a Place> {
     match path.to_str()? {
         NETWORK_MANAGER_FILE => Some(&facts.drop_in),
@@ -219,6 +277,13 @@ fn remarks(facts: &Facts) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if facts.nobody_at_boot {
+        remarks.push(
+            "neither evenkeel.service nor evenkeel.socket is enabled: after a reboot nobody would answer, unless \
+             something else starts evenkeel; `systemctl enable evenkeel` does"
+                .to_owned(),
+        );
+    }
     if let Some(hook) = facts.other_hook.as_ref().filter(|_| facts.dhclient) {
         remarks.push(format!("dhclient leaves {RESOLV_CONF} alone by its hook {hook}: nothing is added"));
     }
@@ -230,31 +295,39 @@ fn remarks(facts: &Facts) -> Vec<String> {
     remarks
 }
 
-/// Puts back what was there.
+/// Puts back what was there. A resolv.conf that names nobody, emptied, gone or a link to nothing, is not left for
+/// somebody else's: without what was there this machine would have no names. The same holds for one that names evenkeel
+/// alone, whoever wrote it; `is_us` knows where evenkeel answers, as far as it runs.
 ///
 /// # Errors
 ///
 /// Why that is not to be done.
-pub fn disable(facts: &Facts, server: Option<IpAddr>, force: bool) -> Result<Plan, Refusal> {
+pub fn disable(facts: &Facts, is_us: &dyn Fn(IpAddr) -> bool, force: bool) -> Result<Plan, Refusal> {
     let mut plan = Plan::default();
-    let Some(record) = &facts.record else { return Ok(plan) };
-    let is_ours = facts.resolv.says(&record.written);
-    if is_ours || force {
-        match &record.original {
-            Place::Link(target) if !facts.original_leads && !force => {
-                return Err(Refusal::TargetGone(super::facts::absolute(target)));
-            }
-            _ if facts.resolv.is_alike(&record.original) => {}
-            _ if facts.immutable => return Err(Refusal::Immutable),
-            original => plan.steps.push(Step::Put {
-                path: RESOLV_CONF.into(),
-                place: original.clone(),
-                why: "it is what was there before evenkeel",
-            }),
+    let text = facts.text.as_deref();
+    let Some(record) = &facts.record else {
+        return if names_only(text, is_us) && !force { Err(Refusal::EvenkeelAlone) } else { Ok(plan) };
+    };
+    let ours: Vec<IpAddr> = text::servers(&record.written).collect();
+    let is_us = |server: IpAddr| ours.contains(&server) || is_us(server);
+    let is_ours = facts.resolv.says(&record.written) || names_nobody(text);
+    let is_as_before = facts.resolv.is_alike(&record.original);
+    if is_ours || is_as_before || force {
+        if !force {
+            can_go_back(facts, record, &is_us)?;
         }
-    } else if !facts.resolv.is_alike(&record.original) {
-        let ours: Vec<IpAddr> = server.into_iter().chain(text::servers(&record.written)).collect();
-        if text::servers(facts.text.as_deref().unwrap_or("")).any(|server| ours.contains(&server)) {
+        if !is_as_before && facts.immutable {
+            return Err(Refusal::Immutable);
+        }
+        if !is_as_before {
+            let why = "it is what was there before evenkeel";
+            plan.steps.push(Step::Put { path: RESOLV_CONF.into(), place: record.original.clone(), why });
+        }
+        if names_nobody(facts.original_text.as_deref()) {
+            plan.remarks.push(format!("{RESOLV_CONF} names no server, as it was before evenkeel"));
+        }
+    } else {
+        if text::servers(text.unwrap_or("")).any(is_us) {
             return Err(Refusal::OthersNameEvenkeel);
         }
         plan.remarks.push(format!("{RESOLV_CONF} was changed by somebody else since: it is left as it is"));
@@ -281,12 +354,29 @@ pub fn disable(facts: &Facts, server: Option<IpAddr>, force: bool) -> Result<Pla
             }
         }
     }
+    plan.steps.extend(record.made.iter().rev().cloned().map(Step::RemoveEmpty));
     if record.changes.iter().any(|change| change.path == Path::new(DHCLIENT_HOOK)) {
         let why = "dhclient writes the servers of its lease to resolv.conf again";
         plan.steps.push(Step::Put { path: LEASE.into(), place: Place::Nothing, why });
     }
     plan.steps.push(Step::Forget);
     Ok(plan)
+}
+
+/// Would what is put back name a server besides evenkeel? A file that named none, or none at all, is what this machine
+/// had; a link may have led to one.
+fn can_go_back(facts: &Facts, record: &Record, is_us: &dyn Fn(IpAddr) -> bool) -> Result<(), Refusal> {
+    let text = facts.original_text.as_deref();
+    if names_only(text, is_us) {
+        return Err(Refusal::EvenkeelAlone);
+    }
+    match (&record.original, text) {
+        (Place::Link(target), None) => Err(Refusal::TargetGone(super::facts::absolute(target))),
+        (Place::Link(target), text) if names_nobody(text) => {
+            Err(Refusal::TargetNamesNobody(super::facts::absolute(target)))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl Plan {

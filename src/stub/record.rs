@@ -20,6 +20,9 @@ pub struct Record {
     pub written: String,
     /// What else was written.
     pub changes: Vec<Change>,
+    /// Directories that were made for it, the outer ones first.
+    #[serde(default)]
+    pub made: Vec<PathBuf>,
 }
 
 /// Another file that was written.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,6 +15,10 @@ use super::*;
 
 const US: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const PLAIN: &str = "# by hand\nnameserver 192.0.2.1\nnameserver 192.0.2.2\nsearch example.org\noptions ndots:2\n";
+
+fn is_us(server: IpAddr) -> bool {
+    [US, IpAddr::V6(Ipv6Addr::LOCALHOST)].contains(&server)
+}
 
 /// A machine of one kind.
 struct Tree(tempfile::TempDir);
@@ -44,6 +48,7 @@ impl Tree {
     }
 
     fn link(self, path: &str, target: &str) -> Self {
+        fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
         symlink(target, self.at(path)).unwrap();
         self
     }
@@ -57,13 +62,13 @@ impl Tree {
     }
 
     fn enable(&self) -> Plan {
-        let plan = plan::enable(&look(self.root()).unwrap(), US).unwrap();
+        let plan = plan::enable(&look(self.root()).unwrap(), US, &is_us).unwrap();
         carry_out(self.root(), &plan).unwrap();
         plan
     }
 
     fn disable(&self) -> Plan {
-        let plan = plan::disable(&look(self.root()).unwrap(), None, false).unwrap();
+        let plan = plan::disable(&look(self.root()).unwrap(), &is_us, false).unwrap();
         carry_out(self.root(), &plan).unwrap();
         plan
     }
@@ -123,6 +128,7 @@ fn machines() -> Vec<(&'static str, Tree)> {
         (
             "resolvconf with dhclient",
             dhclient()
+                .file("/usr/sbin/resolvconf", "")
                 .file("/etc/dhcp/dhclient-enter-hooks.d/resolvconf", "make_resolv_conf() {\n:\n}\n")
                 .file(resolvconf, PLAIN)
                 .link("/etc/resolvconf", "../run/resolvconf")
@@ -211,19 +217,89 @@ fn what_somebody_else_wrote_since_is_left_and_said() {
 }
 
 #[test]
+fn a_resolv_conf_that_names_nobody_is_not_somebody_elses() {
+    type Empty = fn(&Path);
+    let emptied: [(&str, Empty); 4] = [
+        ("absent", |path| fs::remove_file(path).unwrap()),
+        ("empty", |path| fs::write(path, "").unwrap()),
+        ("without a server", |path| fs::write(path, "# nobody\nsearch example.org\n").unwrap()),
+        ("a link to nothing", |path| {
+            fs::remove_file(path).unwrap();
+            symlink("/run/resolvconf/resolv.conf", path).unwrap();
+        }),
+    ];
+    for (what, empty) in emptied {
+        let tree = Tree::bare().file(RESOLV_CONF, PLAIN);
+        let before = tree.all();
+        tree.enable();
+        empty(&tree.at(RESOLV_CONF));
+        tree.disable();
+        assert_eq!(tree.all(), before, "{what}");
+        tree.enable();
+        empty(&tree.at(RESOLV_CONF));
+        tree.enable();
+        tree.disable();
+        assert_eq!(tree.all(), before, "{what}, and enabled over it");
+    }
+}
+
+#[test]
+fn what_was_kept_is_not_let_go_of_while_the_old_link_leads_to_no_server() {
+    let (_, tree) = machines().into_iter().find(|(what, _)| *what == "systemd-resolved's stub").unwrap();
+    tree.enable();
+    let target = "/run/systemd/resolve/stub-resolv.conf";
+    fs::write(tree.at(target), "# no server yet\n").unwrap();
+    let refused = |tree: &Tree| plan::disable(&look(tree.root()).unwrap(), &is_us, false).unwrap_err();
+    assert_eq!(refused(&tree), Refusal::TargetNamesNobody(target.into()));
+    // Somebody else has put the same link back.
+    fs::remove_file(tree.at(RESOLV_CONF)).unwrap();
+    let tree = tree.link(RESOLV_CONF, "../run/systemd/resolve/stub-resolv.conf");
+    assert_eq!(refused(&tree), Refusal::TargetNamesNobody(target.into()));
+    fs::remove_file(tree.at(target)).unwrap();
+    assert_eq!(refused(&tree), Refusal::TargetGone(target.into()));
+    carry_out(tree.root(), &plan::disable(&look(tree.root()).unwrap(), &is_us, true).unwrap()).unwrap();
+    assert!(fs::symlink_metadata(tree.at(RESOLV_CONF)).unwrap().is_symlink());
+}
+
+#[test]
 fn an_edited_file_that_names_evenkeel_is_left_unless_forced_and_what_was_first_is_kept() {
     let tree = Tree::bare().file(RESOLV_CONF, PLAIN);
     let before = tree.all();
     tree.enable();
     let tree = tree.file(RESOLV_CONF, "nameserver 127.0.0.1\noptions timeout:1\n");
     let facts = look(tree.root()).unwrap();
-    assert_eq!(plan::disable(&facts, None, false), Err(Refusal::OthersNameEvenkeel));
+    assert_eq!(plan::disable(&facts, &is_us, false), Err(Refusal::OthersNameEvenkeel));
     tree.enable();
     assert!(tree.resolv().contains("options timeout:1 edns0 trust-ad"), "{}", tree.resolv());
     let tree = tree.file(RESOLV_CONF, "nameserver 127.0.0.1\n");
-    let plan = plan::disable(&look(tree.root()).unwrap(), None, true).unwrap();
+    let plan = plan::disable(&look(tree.root()).unwrap(), &is_us, true).unwrap();
     carry_out(tree.root(), &plan).unwrap();
     assert_eq!(tree.all(), before);
+}
+
+#[test]
+fn a_resolv_conf_that_names_evenkeel_alone_is_nothing_to_keep_or_to_be_left_with() {
+    for text in ["nameserver 127.0.0.1\n", "nameserver ::1\nnameserver 127.0.0.1\n"] {
+        let tree = Tree::bare().file(RESOLV_CONF, text);
+        let facts = look(tree.root()).unwrap();
+        assert_eq!(plan::enable(&facts, US, &is_us), Err(Refusal::NothingToKeep), "{text}");
+        assert_eq!(plan::disable(&facts, &is_us, false), Err(Refusal::EvenkeelAlone), "{text}");
+        assert_eq!(plan::disable(&facts, &is_us, true), Ok(Plan::default()), "{text}");
+        // Of one that does not run nothing is known, and nobody depends on it.
+        assert_eq!(plan::disable(&facts, &|_| false, false), Ok(Plan::default()), "{text}");
+        // Kept by an earlier version, or what the old link leads to was written since.
+        let linked = Tree::bare().file("/etc/resolv.static", PLAIN).link(RESOLV_CONF, "resolv.static");
+        linked.enable();
+        let linked = linked.file("/etc/resolv.static", text);
+        let facts = look(linked.root()).unwrap();
+        assert_eq!(plan::disable(&facts, &is_us, false), Err(Refusal::EvenkeelAlone), "{text}");
+        assert!(plan::disable(&facts, &is_us, true).is_ok(), "{text}");
+    }
+    let with_another = Tree::bare().file(RESOLV_CONF, "nameserver 127.0.0.1\nnameserver 192.0.2.1\n");
+    let before = with_another.all();
+    with_another.enable();
+    with_another.disable();
+    assert_eq!(with_another.all(), before);
 }
 
 #[test]
@@ -244,8 +320,8 @@ fn a_link_whose_target_is_gone_is_put_back_by_force_only() {
     fs::remove_dir_all(tree.at("/run/systemd")).unwrap();
     let facts = look(tree.root()).unwrap();
     let target = PathBuf::from("/run/systemd/resolve/stub-resolv.conf");
-    assert_eq!(plan::disable(&facts, None, false), Err(Refusal::TargetGone(target)));
-    carry_out(tree.root(), &plan::disable(&facts, None, true).unwrap()).unwrap();
+    assert_eq!(plan::disable(&facts, &is_us, false), Err(Refusal::TargetGone(target)));
+    carry_out(tree.root(), &plan::disable(&facts, &is_us, true).unwrap()).unwrap();
     assert!(fs::symlink_metadata(tree.at(RESOLV_CONF)).unwrap().is_symlink());
 }
 
@@ -263,7 +339,7 @@ fn what_others_wrote_into_openresolvs_file_since_is_theirs() {
 fn a_step_that_was_cut_off_is_taken_back_and_made_up_for() {
     let (_, tree) = machines().into_iter().find(|(what, _)| *what == "dhclient").unwrap();
     let before = tree.all();
-    let whole = plan::enable(&look(tree.root()).unwrap(), US).unwrap();
+    let whole = plan::enable(&look(tree.root()).unwrap(), US, &is_us).unwrap();
     for steps in 1..whole.steps.len() {
         let part = Plan { steps: whole.steps[..steps].to_vec(), remarks: vec![] };
         carry_out(tree.root(), &part).unwrap();
@@ -272,8 +348,62 @@ fn a_step_that_was_cut_off_is_taken_back_and_made_up_for() {
         carry_out(tree.root(), &part).unwrap();
         tree.enable();
         assert_eq!(text::servers(&tree.resolv()).collect::<Vec<_>>(), [US]);
+        assert_eq!(tree.text(KEPT_COPY), PLAIN, "after {steps} steps and the rest");
         tree.disable();
         assert_eq!(tree.all(), before, "after {steps} steps and the rest");
+    }
+}
+
+#[test]
+fn a_copy_is_always_of_what_was_there_and_an_edited_one_stays() {
+    let theirs = "nameserver 192.0.2.9\n";
+    let changed = || {
+        let tree = Tree::bare().file(RESOLV_CONF, PLAIN);
+        tree.enable();
+        tree.file(RESOLV_CONF, theirs)
+    };
+    let steps = plan::enable(&look(changed().root()).unwrap(), US, &is_us).unwrap().steps;
+    for cut in 1..=steps.len() {
+        let tree = changed();
+        carry_out(tree.root(), &Plan { steps: steps[..cut].to_vec(), remarks: vec![] }).unwrap();
+        assert_ne!(fs::read_to_string(tree.at(KEPT_COPY)).ok().as_deref(), Some(PLAIN), "after {cut} steps");
+        tree.enable();
+        assert_eq!(tree.text(KEPT_COPY), theirs, "after {cut} steps and the rest");
+    }
+    let edited = changed().file(KEPT_COPY, "nameserver 192.0.2.7\n").file(RESOLV_CONF, PLAIN);
+    edited.enable();
+    assert_eq!(edited.text(KEPT_COPY), "nameserver 192.0.2.7\n");
+    // A link's copy is made again as well, where resolv.conf itself is a link no more.
+    let linked = Tree::bare().file("/etc/resolv.static", PLAIN).link(RESOLV_CONF, "resolv.static");
+    linked.enable();
+    fs::remove_file(linked.at(KEPT_COPY)).unwrap();
+    linked.enable();
+    assert_eq!(fs::read_link(linked.at(KEPT_COPY)).unwrap(), Path::new("/etc/resolv.static"));
+}
+
+#[test]
+fn directories_that_were_made_go_again_where_they_are_empty() {
+    let machine = || Tree::bare().file("/run/NetworkManager/x", "").file(RESOLV_CONF, PLAIN);
+    for (what, tree, theirs, stays) in [
+        ("ours", machine().file("/etc/NetworkManager/NetworkManager.conf", ""), None, false),
+        ("the distribution's", machine().file("/etc/NetworkManager/conf.d/x.conf", ""), None, true),
+        (
+            "ours, and others use it",
+            machine().file("/etc/NetworkManager/NetworkManager.conf", ""),
+            Some("/etc/NetworkManager/conf.d/y.conf"),
+            true,
+        ),
+    ] {
+        tree.enable();
+        tree.enable();
+        assert!(tree.at(NETWORK_MANAGER_FILE).exists(), "{what}");
+        // Emptied by others, a directory that was there before is theirs all the same.
+        let _ = fs::remove_file(tree.at("/etc/NetworkManager/conf.d/x.conf"));
+        let tree = theirs.into_iter().fold(tree, |tree, path| tree.file(path, ""));
+        tree.enable();
+        tree.disable();
+        assert_eq!(tree.at("/etc/NetworkManager/conf.d").exists(), stays, "{what}");
+        assert!(tree.at("/etc/NetworkManager").exists(), "{what}");
     }
 }
 
@@ -303,7 +433,7 @@ fn what_is_no_file_is_refused() {
 fn an_immutable_file_is_refused_before_anything_is_done() {
     let mut facts = look(Tree::bare().file(RESOLV_CONF, PLAIN).root()).unwrap();
     facts.immutable = true;
-    assert_eq!(plan::enable(&facts, US), Err(Refusal::Immutable));
+    assert_eq!(plan::enable(&facts, US, &is_us), Err(Refusal::Immutable));
 }
 
 #[test]
@@ -315,6 +445,48 @@ fn who_may_write_it_again_and_who_is_asked_before_is_said() {
     assert_eq!(remarks.len(), 2, "{remarks:?}");
     assert!(remarks[0].starts_with("nsswitch.conf asks systemd-resolved before DNS"), "{remarks:?}");
     assert!(remarks[1].contains("was written by dhcpcd"), "{remarks:?}");
+}
+
+#[test]
+fn that_nobody_answers_after_a_reboot_is_said() {
+    let machine = || Tree::bare().file(RESOLV_CONF, PLAIN);
+    let systemd = || machine().file("/run/systemd/system/x.mount", "");
+    let wanted = |path: &str| systemd().link(path, "/lib/systemd/system/x");
+    let service = "/etc/systemd/system/multi-user.target.wants/evenkeel.service";
+    for (what, tree, want) in [
+        ("no systemd", machine(), false),
+        ("nothing is enabled", systemd(), true),
+        ("another unit is", wanted("/etc/systemd/system/multi-user.target.wants/dnsmasq.service"), true),
+        ("the service is", wanted(service), false),
+        ("the socket is", wanted("/etc/systemd/system/sockets.target.wants/evenkeel.socket"), false),
+        ("masked", wanted(service).link("/etc/systemd/system/evenkeel.service", "/dev/null"), true),
+    ] {
+        let said = |plan: &Plan| plan.remarks.iter().any(|remark| remark.contains("after a reboot nobody"));
+        assert_eq!(said(&tree.enable()), want, "{what}");
+        assert_eq!(said(&tree.enable()), want, "{what}, and again");
+    }
+}
+
+#[test]
+fn a_hook_of_dhclient_counts_where_it_does_something() {
+    let code = "# make_resolv_conf\nmake_resolv_conf() { :; }\n";
+    for (what, name, text, program, counts) in [
+        ("by hand", "nodns", code, "", true),
+        ("a comment", "debug", "  # make_resolv_conf() is left\n", "", false),
+        ("of another name than dhclient-script takes", "nodns.dpkg-old", code, "", false),
+        ("resolvconf", "resolvconf", code, "/sbin/resolvconf", true),
+        ("resolvconf, removed", "resolvconf", code, "", false),
+        ("systemd-resolved", "resolved-enter", code, "/lib/systemd/systemd-resolved", true),
+        ("systemd-resolved, removed", "resolved-enter", code, "/sbin/resolvconf", false),
+    ] {
+        let hook = format!("/etc/dhcp/dhclient-enter-hooks.d/{name}");
+        let mut tree = Tree::bare().file("/sbin/dhclient", "").file(&hook, text).file(RESOLV_CONF, PLAIN);
+        if !program.is_empty() {
+            tree = tree.file(program, "");
+        }
+        tree.enable();
+        assert_eq!(tree.at(DHCLIENT_HOOK).exists(), !counts, "{what}");
+    }
 }
 
 #[test]

@@ -61,7 +61,8 @@ pub struct Us<'a> {
 }
 
 impl Us<'_> {
-    fn is(&self, server: IpAddr) -> bool {
+    /// Does evenkeel answer what is asked of `server`, at port 53?
+    pub fn is(&self, server: IpAddr) -> bool {
         let on_node = || server.is_loopback() || self.addresses.contains(&server);
         self.listening
             .iter()

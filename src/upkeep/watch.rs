@@ -64,8 +64,7 @@ impl Watched {
                 Ok(number) => names.entry(number).or_default().extend(matter),
                 // Not there: the directory above tells when it comes.
                 Err(Errno::NOENT | Errno::NOTDIR) => {}
-                // Who may not look into a directory may not read the file below it either.
-                Err(Errno::ACCESS) => {}
+                // A directory that may be passed through and not be read, for one: files below it can be read.
                 Err(_) => self.whole = false,
             }
         }
@@ -225,6 +224,42 @@ mod tests {
             "/var/y/stub.conf ",
         ];
         assert_eq!(shown, want);
+    }
+
+    // To watch a directory one must be allowed to read it; to read a file below, to pass through it.
+    #[test]
+    fn a_directory_that_may_only_be_passed_through_makes_deaf() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let allow = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        let inner = dir.path().join("inner");
+        fs::create_dir(&inner).unwrap();
+        let file = inner.join("file");
+        fs::write(&file, "1").unwrap();
+        let is_deaf = || {
+            let file = file.clone();
+            let on_its_own = std::thread::spawn(move || {
+                // Root may read everything: this thread alone becomes somebody who is nobody's owner.
+                if rustix::process::geteuid().is_root() {
+                    let nobody = rustix::process::Uid::from_raw(65534);
+                    rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+                }
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                let _inside = runtime.enter();
+                let mut watched = Watched::new();
+                watched.follow(std::slice::from_ref(&file));
+                assert_eq!(fs::read_to_string(&file).unwrap(), "1");
+                watched.is_deaf()
+            });
+            on_its_own.join().unwrap()
+        };
+        allow(dir.path(), 0o755);
+        allow(&inner, 0o755);
+        assert!(!is_deaf());
+        allow(&inner, 0o311);
+        let deaf = is_deaf();
+        allow(&inner, 0o755);
+        assert!(deaf);
     }
 
     #[tokio::test]

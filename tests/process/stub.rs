@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::daemon::{Daemon, run};
+use crate::support::daemon::{Daemon, program, run};
 use crate::support::message::{rcode, rtype};
 use crate::support::namespace::{Room, inside};
 use crate::support::peers::Peer;
@@ -79,6 +79,15 @@ fn programs_resolve_through_evenkeel_while_the_stub_is_enabled() {
     });
     assert!(dry.stdout.contains("    nameserver 127.0.0.1\n"), "{dry:?}");
     assert_eq!(fs::read_to_string(RESOLV).unwrap(), ORIGINAL);
+    // In a user namespace that maps nobody this process is not root, to whom alone the file belongs.
+    let mut other = Command::new(Peer::Unshare.path().expect("it made this room"));
+    other.arg("-U").arg(program().get_program()).args(["stub", "enable", "--socket"]).arg(daemon.socket());
+    let refused = run(other);
+    if !refused.stderr.contains("unshare") {
+        assert_eq!(refused.code, Some(3), "{refused:?}");
+        assert!(refused.stderr.starts_with("evenkeel: only root may change resolv.conf\n  hint: "), "{refused:?}");
+        assert!(!refused.stderr.contains("taken back"), "{refused:?}");
+    }
     let enabled = daemon.command(&["stub", "enable"]);
     assert_eq!(enabled.code, Some(0), "{enabled:?}");
     let written = fs::read_to_string(RESOLV).unwrap();
@@ -161,6 +170,29 @@ fn a_link_of_systemd_resolved_is_replaced_and_comes_back() {
 
     assert_eq!(daemon.command(&["stub", "disable"]).code, Some(0));
     assert_eq!(fs::read_link(RESOLV).unwrap(), Path::new(target));
+}
+
+// As a container's image or somebody by hand may have it: the package's prerm asks `stub disable` too.
+#[test]
+fn a_resolv_conf_that_names_evenkeel_alone_is_not_left_behind() {
+    if inside(Room::NetworkAndMounts, "stub::a_resolv_conf_that_names_evenkeel_alone_is_not_left_behind").is_none() {
+        return;
+    }
+    let scene = Scene::new();
+    scene.mount_file(RESOLV, "nameserver 127.0.0.1\n");
+    let _upstream = Upstream::at("127.0.0.2:53".parse().unwrap(), zone(1));
+    let daemon = Daemon::start(&format!("{CONFIGURATION}[groups.default]\nprimary = [\"127.0.0.2\"]\n"));
+    let refused = wait_for("evenkeel that answers", Duration::from_secs(8), || {
+        Some(daemon.command(&["stub", "enable"])).filter(|ended| ended.code == Some(1))
+    });
+    assert!(refused.stderr.contains("names evenkeel alone already"), "{refused:?}");
+    let refused = daemon.command(&["stub", "disable"]);
+    assert!(refused.code == Some(1) && refused.stderr.contains("would name evenkeel alone"), "{refused:?}");
+    let forced = daemon.command(&["stub", "disable", "--force"]);
+    assert!(forced.code == Some(0) && forced.stdout.starts_with("is not enabled"), "{forced:?}");
+    fs::write(RESOLV, "nameserver 127.0.0.1\nnameserver 127.0.0.2\n").unwrap();
+    assert_eq!(daemon.command(&["stub", "disable"]).code, Some(0));
+    assert!(!Path::new("/var/lib/evenkeel-stub").exists());
 }
 
 #[test]
