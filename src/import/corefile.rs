@@ -10,12 +10,14 @@
 //! `__PILLAR__DNS__SERVER__` and `__PILLAR__CLUSTER__DNS__` are addresses that only the cluster knows: they are left,
 //! with the command that prints them, and the groups that need them have no server until they are written in.
 
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::Unreadable;
 use super::dnsmasq::{NOT_UNDERSTOOD, absolute};
 use super::draft::{Draft, Group, Server, Stale, Ttl, seconds};
+use super::overlap;
 use super::words::{self, name, network, one_server, reverse_zones};
 use crate::config::human;
 use crate::limits;
@@ -24,9 +26,8 @@ use crate::wire::Name;
 pub(super) fn read(text: &str) -> Result<Draft, Unreadable> {
     let blocks = blocks(text)?;
     let mut draft = Draft::default();
-    for block in &blocks {
-        self::block(&mut draft, block);
-    }
+    let said: Vec<Said> = blocks.iter().map(|block| self::block(&mut draft, block)).collect();
+    forwarded_beside_local(&mut draft, &said);
     if draft.listen.iter().any(|a| !a.ip().is_loopback()) && draft.allow.is_empty() {
         draft.allow = ["loopback", "local", "private"].map(str::to_owned).to_vec();
         let what = "who may ask";
@@ -34,6 +35,22 @@ pub(super) fn read(text: &str) -> Result<Draft, Unreadable> {
     }
     draft.groups.sort_by_key(|g| !g.zones.contains(&Name::root()));
     Ok(draft)
+}
+
+/// A name is in the block of the longest zone, and there a template answers before `forward` does. What `except` names
+/// is for the other `forward` of the block.
+fn forwarded_beside_local(draft: &mut Draft, said: &[Said]) {
+    let blocks: HashSet<&Name> = said.iter().flat_map(|s| &s.zones).collect();
+    let mut templates: HashMap<Name, &[Name]> = HashMap::new();
+    for said in said {
+        said.templates.iter().for_each(|zone| _ = templates.entry(zone.clone()).or_insert(&said.zones));
+    }
+    let asked = draft.groups.iter().filter(|g| !g.servers.is_empty() || !g.later.is_empty());
+    let forwarded: Vec<Name> = asked.flat_map(|g| g.zones.iter().cloned()).collect();
+    overlap::give_way(draft, &forwarded, |local, open| {
+        let Some(own) = templates.get(local) else { return true };
+        !overlap::and_above(open).find(|above| blocks.contains(above)).is_some_and(|block| own.contains(&block))
+    });
 }
 
 //------------ Structure ---------------------------------------------------------------------------------------------
@@ -175,11 +192,13 @@ struct Said {
     zones: Vec<Name>,
     ttl: Ttl,
     stale: Stale,
+    /// Zones that a template answers for.
+    templates: Vec<Name>,
     bound: bool,
     forwards: Vec<(usize, String, Vec<Name>, Group)>,
 }
 
-fn block(draft: &mut Draft, block: &Block) {
+fn block(draft: &mut Draft, block: &Block) -> Said {
     let mut said = Said::default();
     let mut port = 53;
     for key in &block.keys {
@@ -210,6 +229,7 @@ fn block(draft: &mut Draft, block: &Block) {
         let zones = if zones.is_empty() { said.zones.clone() } else { zones };
         draft.group((line, &whole), Group { zones, ttl: said.ttl.clone(), stale: said.stale.clone(), ..group });
     }
+    said
 }
 
 /// A zone as blocks and plugins name it: a name, a network in the place of its reverse zones, a placeholder.
@@ -499,7 +519,7 @@ fn hosts(draft: &mut Draft, directive: &Directive) {
 }
 
 /// A zone that does not exist, is empty, or is refused; anything else is left.
-fn template(draft: &mut Draft, said: &Said, directive: &Directive) {
+fn template(draft: &mut Draft, said: &mut Said, directive: &Directive) {
     let (line, whole) = (directive.line, directive.shown());
     let at = (line, whole.as_str());
     let arguments = directive.arguments();
@@ -521,7 +541,10 @@ fn template(draft: &mut Draft, said: &Said, directive: &Directive) {
     }
     match action {
         Some(action) if any(0, "IN") && any(1, "ANY") && simple && !zones.contains(&Name::root()) => {
-            zones.into_iter().for_each(|zone| draft.zone(at, zone, action));
+            for zone in zones {
+                said.templates.push(zone.clone());
+                draft.zone(at, zone, action);
+            }
         }
         _ => {
             let why = "only whole zones that do not exist, are empty or are refused can be said ([[local]])";

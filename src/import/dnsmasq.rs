@@ -7,13 +7,24 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Unreadable;
-use super::draft::{Draft, Server, seconds};
+use super::draft::{Draft, Group, Place, Server, seconds};
+use super::overlap;
 use super::words::{self, name, network, reverse_zones};
 use crate::limits;
 use crate::wire::Name;
 
 pub(super) fn read(text: &str) -> Result<Draft, Unreadable> {
-    let mut file = File { draft: Draft::default(), port: 53, resolv: true, hosts: true, local_ttl: None, wide: true };
+    let mut file = File {
+        draft: Draft::default(),
+        port: 53,
+        resolv: true,
+        hosts: true,
+        local_ttl: None,
+        wide: true,
+        bogus_priv: None,
+        standard: Vec::new(),
+        addresses: Vec::new(),
+    };
     let lines: Vec<(usize, &str)> = text.lines().enumerate().map(|(i, l)| (i + 1, l)).collect();
     let mut options = Vec::new();
     for (line, whole) in lines {
@@ -62,6 +73,11 @@ struct File {
     hosts: bool,
     local_ttl: Option<std::time::Duration>,
     wide: bool,
+    bogus_priv: Option<usize>,
+    /// Zones that are asked of the servers of all else (`#`).
+    standard: Vec<(Place, Name)>,
+    /// Names that have an address with all below them.
+    addresses: Vec<(Place, Name)>,
 }
 
 impl File {
@@ -79,6 +95,8 @@ impl File {
         if resolv && root.servers.len() < limits::SERVERS_PER_TIER_MAX {
             root.servers.push(Server::System);
         }
+        self.standard_zones();
+        let root = self.draft.group_of(&Name::root());
         // What holds for all servers; groups of zones have been made before it could be known.
         let (listed, trust_ad, in_flight_max) = (root.listed, root.trust_ad, root.in_flight_max);
         for group in &mut self.draft.groups {
@@ -86,7 +104,54 @@ impl File {
         }
         // The root's own comes first.
         self.draft.groups.sort_by_key(|g| !g.zones.contains(&Name::root()));
+        self.forwarded_beside_local();
         self.draft
+    }
+
+    /// A zone of `#` is one of the root's group; dnsmasq asks no other servers for it, whatever else is said.
+    fn standard_zones(&mut self) {
+        for (at, zone) in std::mem::take(&mut self.standard) {
+            let mut other = false;
+            for group in self.draft.groups.iter_mut().filter(|g| !g.zones.contains(&Name::root())) {
+                other |= group.zones.contains(&zone);
+                group.zones.retain(|z| *z != zone);
+            }
+            self.draft.groups.retain(|g| !g.zones.is_empty());
+            if other {
+                let why = format!("other servers of {zone} are left out: dnsmasq asks those of all else for it");
+                self.draft.left(at.line, &at.what, why);
+            }
+            let root = self.draft.group_of(&Name::root());
+            if !root.zones.contains(&zone) {
+                root.zones.push(zone);
+            }
+        }
+    }
+
+    /// dnsmasq takes the longest match of what is local and what has servers; of equal ones servers before
+    /// "no such domain", and an address before servers.
+    fn forwarded_beside_local(&mut self) {
+        let draft = &mut self.draft;
+        let served = |groups: &[Group], root_too: bool| -> Vec<Name> {
+            let asked = groups.iter().filter(|g| !g.servers.is_empty());
+            let asked = asked.filter(|g| root_too || !g.zones.contains(&Name::root()));
+            asked.flat_map(|g| g.zones.iter().cloned()).collect()
+        };
+        overlap::give_way(draft, &served(&draft.groups, true), |_, _| true);
+        let own = served(&draft.groups, false);
+        for (at, name) in std::mem::take(&mut self.addresses) {
+            if own.contains(&name) {
+                let why = format!("{name} has servers too, which dnsmasq asks for other types: there are none here");
+                draft.left(at.line, &at.what, why);
+            }
+        }
+        if let Some(line) = self.bogus_priv {
+            draft.private_reverse = Some("nxdomain");
+            let private = overlap::private_reverse_zones();
+            if let Some(open) = own.iter().find(|z| private.iter().any(|p| z.is_in(p) || p.is_in(z))) {
+                overlap::open_private_reverse(draft, (line, "bogus-priv"), open);
+            }
+        }
     }
 
     fn option(&mut self, line: usize, key: &str, value: &str) {
@@ -163,7 +228,7 @@ impl File {
                 }
                 Err(_) => draft.left(line, &whole, NOT_UNDERSTOOD),
             },
-            "bogus-priv" => draft.private_reverse_nxdomain = true,
+            "bogus-priv" => self.bogus_priv = Some(line),
             _ => draft.left(line, &whole, why(key)),
         }
     }
@@ -194,11 +259,8 @@ impl File {
     fn ask(&mut self, (line, whole): (usize, &str), zones: Vec<Name>, server: &str) {
         let draft = &mut self.draft;
         if server == "#" {
-            // Asked as everything else is: a zone of the root's group.
-            let root = draft.group_of(&Name::root());
-            root.zones.extend(zones);
-            root.zones.dedup();
-            return self.once_each();
+            let at = Place { line, what: whole.to_owned() };
+            return self.standard.extend(zones.into_iter().map(|zone| (at.clone(), zone)));
         }
         let (address, source) = server.split_once('@').map_or((server, None), |(a, s)| (a, Some(s)));
         let Some(address) = words::server(address, '#') else {
@@ -227,19 +289,6 @@ impl File {
                 draft.left(line, whole, why);
             }
         }
-    }
-
-    /// No zone in two groups, and none twice: the first has it.
-    fn once_each(&mut self) {
-        let mut seen = Vec::new();
-        for group in &mut self.draft.groups {
-            group.zones.retain(|zone| {
-                let new = !seen.contains(zone);
-                seen.push(zone.clone());
-                new
-            });
-        }
-        self.draft.groups.retain(|g| !g.zones.is_empty());
     }
 
     fn rev_server(&mut self, at @ (line, whole): (usize, &str), value: &str) {
@@ -281,6 +330,7 @@ impl File {
             for ip in &ips {
                 self.draft.address(at, &format!("*.{text}"), *ip, self.local_ttl);
             }
+            self.addresses.push((Place { line, what: whole.to_owned() }, name));
         }
     }
 

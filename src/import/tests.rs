@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::{FILE_BYTES_MAX, Format, Imported, import};
 use crate::config;
 
-fn accepted(format: Format, text: &str) -> Option<Imported> {
+pub(super) fn accepted(format: Format, text: &str) -> Option<Imported> {
     let imported = import(format, "file", text).ok()?;
     if let Err(mistakes) = config::parse(&imported.text, &|_| None, &[]) {
         panic!("{mistakes:?}\n--- of\n{text}\n--- came\n{}", imported.text);

@@ -4,12 +4,14 @@
 //! forwards, so the system's resolvers are asked, which is said. Private reverse zones are answered by unbound unless
 //! `unblock-lan-zones` says otherwise, and so they are here.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::Unreadable;
 use super::dnsmasq::{NOT_UNDERSTOOD, TEXT_BYTES_MAX};
-use super::draft::{Draft, Group, Server, seconds};
+use super::draft::{Draft, Group, Place, Server, seconds};
+use super::overlap;
 use super::words::{self, name, network};
 use crate::limits;
 use crate::wire::Name;
@@ -78,9 +80,19 @@ struct File {
     unblock_lan: bool,
     allowed: bool,
     redirects: Vec<Name>,
+    /// Zones of `local-zone`, and whether names that are not there are forwarded. The first of a name counts.
+    local_zones: HashMap<Name, Reach>,
+    /// Zones that are not answered by default.
+    no_default: Vec<(Place, Name)>,
     source: Option<IpAddr>,
     zone: Option<Zone>,
     zones: Vec<Zone>,
+}
+
+/// What becomes of names of a local-zone that are not there.
+enum Reach {
+    Forwarded(Place),
+    Answered,
 }
 
 /// A forward-zone or stub-zone while it is read.
@@ -92,6 +104,13 @@ struct Zone {
     addresses: Vec<(usize, String)>,
     tls: bool,
     tcp: bool,
+}
+
+impl Zone {
+    /// Its word in unbound.conf.
+    fn word(&self) -> &'static str {
+        if self.stub { "stub-zone" } else { "forward-zone" }
+    }
 }
 
 impl File {
@@ -235,6 +254,16 @@ impl File {
     fn local_zone(&mut self, at @ (line, whole): (usize, &str), words: &[String]) {
         let [zone, kind] = words else { return self.draft.left(line, whole, NOT_UNDERSTOOD) };
         let Some(zone) = name(zone) else { return self.draft.left(line, whole, "the zone is no name") };
+        let place = Place { line, what: whole.to_owned() };
+        match kind.as_str() {
+            "nodefault" => self.no_default.push((place, zone.clone())),
+            "transparent" | "typetransparent" | "always_transparent" | "inform" => {
+                self.local_zones.entry(zone.clone()).or_insert(Reach::Forwarded(place));
+            }
+            _ => {
+                self.local_zones.entry(zone.clone()).or_insert(Reach::Answered);
+            }
+        }
         match kind.as_str() {
             "static" | "always_nxdomain" | "inform_deny" | "deny" | "always_deny" => {
                 if kind.ends_with("deny") {
@@ -349,7 +378,7 @@ impl File {
             // Without it, what else is said of it has no effect there.
             None => self.draft.stale = Default::default(),
         }
-        self.draft.private_reverse_nxdomain = !self.unblock_lan;
+        self.forwarded_beside_local();
         for zone in std::mem::take(&mut self.zones) {
             self.group(zone);
         }
@@ -362,6 +391,40 @@ impl File {
         }
         self.draft.groups.sort_by_key(|g| !g.zones.contains(&Name::root()));
         self.draft
+    }
+
+    /// unbound answers from the longest local-zone before it asks anybody; only one that is open lets names within a
+    /// closed one out. A private reverse zone is closed by default, which an operator who names its servers forgot.
+    fn forwarded_beside_local(&mut self) {
+        let mut open: Vec<(&Place, &Name)> = Vec::new();
+        for (zone, reach) in &self.local_zones {
+            if let Reach::Forwarded(at) = reach {
+                open.push((at, zone));
+            }
+        }
+        open.sort_by_key(|(at, _)| at.line);
+        let names: Vec<Name> = open.iter().map(|(_, zone)| (*zone).clone()).collect();
+        overlap::give_way(&mut self.draft, &names, |_, _| true);
+        open.extend(self.no_default.iter().map(|(at, zone)| (at, zone)));
+
+        let mut forwarded: Vec<(Place, Name)> =
+            open.into_iter().map(|(at, zone)| (at.clone(), zone.clone())).collect();
+        for zone in &self.zones {
+            let Some(name) = &zone.name else { continue };
+            let at = Place { line: zone.line, what: format!("{} {name}", zone.word()) };
+            match overlap::and_above(name).find_map(|above| Some((self.local_zones.get(&above)?, above))) {
+                Some((Reach::Answered, above)) => {
+                    let why = format!("it is never asked, there as here: the local-zone {above} answers before it");
+                    self.draft.left(at.line, &at.what, why);
+                }
+                _ => forwarded.push((at, name.clone())),
+            }
+        }
+        self.draft.private_reverse = (!self.unblock_lan).then_some("nxdomain");
+        let private = overlap::private_reverse_zones();
+        if let Some((at, zone)) = forwarded.iter().find(|(_, zone)| private.iter().any(|p| zone.is_in(p))) {
+            overlap::open_private_reverse(&mut self.draft, (at.line, &at.what), zone);
+        }
     }
 
     fn listeners(&mut self) {
@@ -389,7 +452,7 @@ impl File {
     }
 
     fn group(&mut self, zone: Zone) {
-        let what = if zone.stub { "stub-zone" } else { "forward-zone" };
+        let what = zone.word();
         let Some(name) = zone.name else { return self.draft.left(zone.line, what, "its name is missing, or none") };
         let at = format!("{what} {name}");
         let mut group = Group { zones: vec![name.clone()], source: self.source, ..Group::default() };
