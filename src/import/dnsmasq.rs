@@ -5,6 +5,7 @@
 //! that are named, as dnsmasq does; it answers its own networks, which is `access.allow` "local".
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use super::Unreadable;
 use super::draft::{Draft, Group, Place, Server, seconds};
@@ -71,7 +72,7 @@ struct File {
     port: u16,
     resolv: bool,
     hosts: bool,
-    local_ttl: Option<std::time::Duration>,
+    local_ttl: Option<Duration>,
     wide: bool,
     bogus_priv: Option<usize>,
     /// Zones that are asked of the servers of all else (`#`).
@@ -211,10 +212,18 @@ impl File {
                 }
                 None => draft.left(line, &whole, NOT_UNDERSTOOD),
             },
-            "no-negcache" => draft.ttl.max_negative = Some(std::time::Duration::ZERO),
+            "no-negcache" => draft.ttl.max_negative = Some(Duration::ZERO),
             "use-stale-cache" => {
-                if let Some(span) = seconds(value) {
-                    draft.stale.max_age = Some(draft.span(line, &whole, span, &limits::STALE_AGE_MAX));
+                // Without a number a day, and 0 is however old.
+                let age = match value {
+                    "" => Some(STALE_AGE),
+                    value => seconds(value).map(|age| if age.is_zero() { Duration::MAX } else { age }),
+                };
+                match age {
+                    Some(age) => {
+                        draft.stale.max_age = Some(draft.span(line, &whole, age, &limits::STALE_AGE_MAX));
+                    }
+                    None => draft.left(line, &whole, NOT_UNDERSTOOD),
                 }
             }
             "resolv-file" => absolute(&mut self.draft, at, value, |d| &mut d.system_files),
@@ -443,5 +452,7 @@ fn why(key: &str) -> &'static str {
 pub(super) const NOT_UNDERSTOOD: &str = "its value is not understood";
 /// Bytes of one text (`config::local`).
 pub(super) const TEXT_BYTES_MAX: usize = 8192;
+/// How old a stale answer of dnsmasq is at most, unless it is said.
+const STALE_AGE: Duration = Duration::from_secs(86_400);
 /// Bytes of one entry of the cache, generously (`main.rs` has what a name of 152 bytes takes).
 const ENTRY_BYTES: u64 = 512;

@@ -38,6 +38,26 @@ fn what_contradicts_itself_is_said_and_accepted() {
 }
 
 #[test]
+fn stale_answers_of_dnsmasq_are_as_old_as_it_says() {
+    for (option, age, left) in [
+        ("use-stale-cache", Some("1d"), None),
+        ("use-stale-cache=7200", Some("2h"), None),
+        ("use-stale-cache=0", Some("30d"), Some("30d is written")),
+        ("use-stale-cache=1d", None, Some("not understood")),
+        ("use-stale-cache=-1", None, Some("not understood")),
+    ] {
+        let imported = accepted(Format::Dnsmasq, &format!("listen-address=127.0.0.1\n{option}")).unwrap();
+        let line = age.map(|age| format!("[stale]\nmax_age = \"{age}\"\n"));
+        match &line {
+            Some(line) => assert!(imported.text.contains(line), "{option}: {}", imported.text),
+            None => assert!(!imported.text.contains("max_age"), "{option}: {}", imported.text),
+        }
+        assert_eq!(imported.left.len(), left.iter().len(), "{option}: {:?}", imported.left);
+        assert!(imported.left.iter().all(|l| l.line == 2 && left.is_some_and(|why| l.why.contains(why))), "{option}");
+    }
+}
+
+#[test]
 fn what_cannot_be_read_is_refused_with_its_line() {
     let long = "#".repeat(FILE_BYTES_MAX + 1);
     for (format, text, line, what) in [
