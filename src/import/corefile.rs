@@ -14,6 +14,8 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::Unreadable;
 use super::dnsmasq::{NOT_UNDERSTOOD, absolute};
 use super::draft::{Draft, Group, Server, Stale, Ttl, seconds};
@@ -556,20 +558,68 @@ fn template(draft: &mut Draft, said: &mut Said, directive: &Directive) {
     }
 }
 
+/// The first rule that matches decides, and whom none matches may ask: only behind a last rule that keeps everybody out
+/// do those before it say who may. Rules behind one that is for everybody are never reached.
 fn acl(draft: &mut Draft, directive: &Directive) {
-    draft.left(directive.line, &directive.shown(), "access.allow holds for all zones, not for those of a block");
-    for rule in &directive.inner {
+    let (line, whole) = (directive.line, directive.shown());
+    let everybody = |rule: &Directive| matches!(rule_of(rule), Some((_, nets)) if everyone(&nets));
+    let end = directive.inner.iter().position(everybody);
+    let closed = end.is_some_and(|at| directive.inner[at].word() != "allow");
+    if closed {
+        draft.left(line, &whole, "access.allow holds for all zones, not for those of a block");
+    } else {
+        let why =
+            "access.allow is not narrowed by it: without a last `block` an acl lets everybody in whom no rule names";
+        draft.left(line, &whole, why);
+    }
+    let end = end.unwrap_or(directive.inner.len());
+    for (at, rule) in directive.inner.iter().enumerate() {
         let (line, whole) = (rule.line, rule.shown());
-        let nets = rule.arguments().iter().skip_while(|w| *w != "net").skip(1);
-        let nets: Option<Vec<_>> = nets.map(|w| network(w)).collect();
-        let types = rule.arguments().iter().any(|w| w == "type");
-        match (rule.word(), nets) {
-            ("allow", Some(nets)) if !nets.is_empty() && !types => nets.into_iter().for_each(|net| draft.allow(net)),
-            // Whoever is not allowed is refused.
-            ("block", Some(nets)) if nets.is_empty() && !types => {}
+        match rule_of(rule) {
+            _ if at > end => draft.left(line, &whole, "no question reaches it: a rule before it is for everybody"),
+            _ if at == end => {}
+            Some(("allow", nets)) if closed => nets.into_iter().for_each(|net| draft.allow(net)),
+            Some(("allow", _)) => {}
             _ => draft.left(line, &whole, "who is not in access.allow is REFUSED; there are no exceptions in it"),
         }
     }
+    if closed && draft.allow.is_empty() {
+        draft.allow.push("loopback".to_owned());
+        draft.left(line, &whole, "nobody is allowed there; here loopback always is");
+    }
+}
+
+/// What a rule of an acl does, and to whom; `None` where it is for some types, or is not understood.
+fn rule_of(rule: &Directive) -> Option<(&str, Vec<IpNet>)> {
+    let mut nets = Vec::new();
+    let mut words = rule.arguments().iter().map(String::as_str).peekable();
+    while let Some(word) = words.next() {
+        let mut values = Vec::new();
+        while let Some(value) = words.next_if(|w| !matches!(*w, "net" | "type")) {
+            values.push(value);
+        }
+        match word {
+            "type" | "net" if values == ["*"] => {}
+            "net" if !values.is_empty() => {
+                for value in values {
+                    nets.push(network(value)?);
+                }
+            }
+            _ => return None,
+        }
+    }
+    if nets.is_empty() {
+        nets = [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()]
+            .into_iter()
+            .filter_map(|ip| IpNet::new(ip, 0).ok())
+            .collect();
+    }
+    matches!(rule.word(), "allow" | "block" | "filter" | "drop").then(|| (rule.word(), nets))
+}
+
+fn everyone(nets: &[IpNet]) -> bool {
+    let all = |v4: bool| nets.iter().any(|net| net.prefix_len() == 0 && net.addr().is_ipv4() == v4);
+    all(true) && all(false)
 }
 
 fn prometheus(draft: &mut Draft, directive: &Directive) {

@@ -2,7 +2,8 @@
 //!
 //! Pure. `server=/zone/…` makes a group, `address=/name/…` records of the name and of all below it, `local=/zone/` a
 //! zone that does not exist but for its records. Without `no-resolv` the servers of resolv.conf are asked beside those
-//! that are named, as dnsmasq does; it answers its own networks, which is `access.allow` "local".
+//! that are named, as dnsmasq does. Who may ask are this machine's own networks, `access.allow` "local": more than that
+//! is said to be left, and interfaces, whose addresses the file does not have, are not listened on but for lo.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -21,7 +22,7 @@ pub(super) fn read(text: &str) -> Result<Draft, Unreadable> {
         resolv: true,
         hosts: true,
         local_ttl: None,
-        wide: true,
+        reach: Reach::default(),
         bogus_priv: None,
         standard: Vec::new(),
         addresses: Vec::new(),
@@ -54,7 +55,12 @@ pub(super) fn read(text: &str) -> Result<Draft, Unreadable> {
             "no-resolv" => file.resolv = false,
             "no-hosts" => file.hosts = false,
             "local-ttl" => file.local_ttl = seconds(value),
-            "listen-address" => file.wide = false,
+            "listen-address" => file.reach.addresses = true,
+            "interface" if !value.is_empty() => file.reach.interfaces = true,
+            "except-interface" if *value == "lo" => file.reach.without_loopback = true,
+            "except-interface" if !value.is_empty() => file.reach.exceptions = true,
+            "local-service" => file.reach.service = Some(*value),
+            "auth-server" => file.reach.auth = true,
             _ => {}
         }
     }
@@ -67,13 +73,13 @@ pub(super) fn read(text: &str) -> Result<Draft, Unreadable> {
     Ok(file.finished())
 }
 
-struct File {
+struct File<'t> {
     draft: Draft,
     port: u16,
     resolv: bool,
     hosts: bool,
     local_ttl: Option<Duration>,
-    wide: bool,
+    reach: Reach<'t>,
     bogus_priv: Option<usize>,
     /// Zones that are asked of the servers of all else (`#`).
     standard: Vec<(Place, Name)>,
@@ -81,16 +87,23 @@ struct File {
     addresses: Vec<(Place, Name)>,
 }
 
-impl File {
+/// What says where dnsmasq listens and whom it answers.
+#[derive(Clone, Copy, Default)]
+struct Reach<'t> {
+    addresses: bool,
+    interfaces: bool,
+    /// Of other interfaces than lo.
+    exceptions: bool,
+    without_loopback: bool,
+    /// The value of `local-service`, which has no effect beside any of the others.
+    service: Option<&'t str>,
+    auth: bool,
+}
+
+impl File<'_> {
     fn finished(mut self) -> Draft {
+        self.listeners();
         let draft = &mut self.draft;
-        if self.wide && draft.listen.is_empty() {
-            draft.listen.push((Ipv4Addr::UNSPECIFIED, self.port).into());
-            draft.listen.push((Ipv6Addr::UNSPECIFIED, self.port).into());
-        }
-        if draft.listen.iter().any(|a| !a.ip().is_loopback()) {
-            draft.allow = vec!["loopback".to_owned(), "local".to_owned()];
-        }
         let resolv = self.resolv;
         let root = draft.group_of(&Name::root());
         if resolv && root.servers.len() < limits::SERVERS_PER_TIER_MAX {
@@ -107,6 +120,33 @@ impl File {
         self.draft.groups.sort_by_key(|g| !g.zones.contains(&Name::root()));
         self.forwarded_beside_local();
         self.draft
+    }
+
+    /// Where dnsmasq listens and whom it answers, as far as addresses say it. With named interfaces it listens on lo as
+    /// well, and what is narrower than that here, or wider, is said.
+    fn listeners(&mut self) {
+        let Reach { addresses, interfaces, exceptions, without_loopback, service, auth } = self.reach;
+        let draft = &mut self.draft;
+        let own_networks = service.filter(|_| !addresses && !interfaces && !exceptions && !without_loopback && !auth);
+        let everywhere = !addresses && !interfaces && !exceptions && own_networks != Some("host");
+        let loopback = (interfaces || !addresses) && !everywhere && !without_loopback;
+        let (wide, own) = (
+            [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()],
+            [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()],
+        );
+        for (ips, listens) in [(wide, everywhere), (own, loopback)] {
+            for ip in ips.into_iter().filter(|_| listens) {
+                draft.listen(1, "the default", (ip, self.port).into());
+            }
+        }
+        if draft.listen.iter().any(|a| !a.ip().to_canonical().is_loopback()) {
+            draft.allow = vec!["loopback".to_owned(), "local".to_owned()];
+            if own_networks.is_none() {
+                let why = "dnsmasq answers whoever reaches it, unless it is started with --local-service, as Debian \
+                           does; here this machine and its own networks (access.allow)";
+                draft.left(1, "who may ask", why);
+            }
+        }
     }
 
     /// A zone of `#` is one of the root's group; dnsmasq asks no other servers for it, whatever else is said.
@@ -169,15 +209,30 @@ impl File {
                 }
             }
             "listen-address" => self.listen_addresses(at, value),
-            "interface" if value == "lo" => {
-                if self.wide {
-                    for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
-                        draft.listen(line, &whole, (ip, self.port).into());
-                    }
-                }
+            "interface" if value == "lo" => {}
+            "interface" => {
+                let why = "evenkeel listens on addresses, and here on those of lo alone: add those of the interface to \
+                           listen.dns";
+                draft.left(line, &whole, why);
             }
-            "interface" | "except-interface" | "auth-server" => {
-                draft.left(line, &whole, "evenkeel listens on addresses: name those of the interface in listen.dns");
+            "except-interface" if value == "lo" && !self.reach.interfaces && !self.reach.addresses => {
+                draft.left(
+                    line,
+                    &whole,
+                    "evenkeel listens on all addresses, those of lo too: name them in listen.dns",
+                );
+            }
+            "except-interface" => {
+                let why = "evenkeel listens on addresses, and here on none of interfaces that are not named: add those \
+                           of the others to listen.dns";
+                draft.left(line, &whole, why);
+            }
+            "auth-server" => {
+                draft.left(
+                    line,
+                    &whole,
+                    "evenkeel has no zones of its own: give these a group that asks the servers",
+                );
             }
             "server" => self.server(at, value),
             "local" => self.server(at, value),

@@ -58,6 +58,69 @@ fn stale_answers_of_dnsmasq_are_as_old_as_it_says() {
 }
 
 #[test]
+fn who_may_ask_is_neither_more_nor_less_without_a_word() {
+    let acl = |rules: &str| format!(". {{\n bind 192.0.2.1\n forward . 192.0.2.9\n acl {{\n{rules}\n}}\n}}");
+    let unbound = |lines: &str| format!("server:\n interface: 192.0.2.1\n{lines}\n");
+    let (v4, lo, wide) = ("\"192.0.2.1:53\"", "\"127.0.0.1:53\", \"[::1]:53\"", "\"0.0.0.0:53\", \"[::]:53\"");
+    let both = format!("{lo}, {v4}");
+    let both = both.as_str();
+    let (own, default) = ("\"loopback\", \"local\"", "\"loopback\", \"local\", \"private\"");
+    for (format, text, listen, allow, said) in [
+        (Format::Dnsmasq, String::new(), wide, own, "1: who may ask"),
+        (Format::Dnsmasq, "local-service".into(), wide, own, ""),
+        (Format::Dnsmasq, "local-service=host".into(), lo, "", ""),
+        (Format::Dnsmasq, "listen-address=192.0.2.1\nlocal-service".into(), v4, own, "1: who may ask"),
+        (Format::Dnsmasq, "listen-address=127.0.0.1,::1\nbind-interfaces".into(), lo, "", ""),
+        (Format::Dnsmasq, "interface=lo".into(), lo, "", ""),
+        // Interfaces are not guessed at: what is not named is not listened on.
+        (Format::Dnsmasq, "interface=eth0\nbind-interfaces".into(), lo, "", "1: interface=eth0: "),
+        (Format::Dnsmasq, "except-interface=wan0".into(), lo, "", "1: except-interface=wan0: "),
+        (Format::Dnsmasq, "\nexcept-interface=lo".into(), wide, own, "2: except-interface=lo: "),
+        (Format::Dnsmasq, "interface=eth0\nlisten-address=192.0.2.1".into(), both, own, "1: interface=eth0: "),
+        (Format::Corefile, acl("allow net 198.51.100.0/24\nblock"), v4, "\"198.51.100.0/24\"", "4: acl: "),
+        (Format::Corefile, acl("allow net 198.51.100.0/24\ndrop net *"), v4, "\"198.51.100.0/24\"", "4: acl: "),
+        (
+            Format::Corefile,
+            acl("allow net 198.51.100.0/24\nblock net 0.0.0.0/0 ::/0\nallow net 203.0.113.0/24"),
+            v4,
+            "\"198.51.100.0/24\"",
+            "7: allow net 203.0.113.0/24: no question",
+        ),
+        // Whom no rule matches may ask.
+        (Format::Corefile, acl("allow net 198.51.100.0/24"), v4, default, "4: acl: access.allow is not narrowed"),
+        (Format::Corefile, acl("allow\nblock"), v4, default, "6: block: no question"),
+        (Format::Corefile, acl("block net 198.51.100.0/24"), v4, default, "5: block net 198.51.100.0/24: who"),
+        (Format::Corefile, acl("block type ANY"), v4, default, "5: block type ANY: who"),
+        (Format::Corefile, acl("block type * net *"), v4, "\"loopback\"", "4: acl: nobody"),
+        (Format::Unbound, unbound(""), v4, "\"loopback\"", ""),
+        (Format::Unbound, unbound(" access-control: 0.0.0.0/0 refuse"), v4, "\"loopback\"", ""),
+        (
+            Format::Unbound,
+            unbound(" access-control: 198.51.100.0/24 allow"),
+            v4,
+            "\"loopback\", \"198.51.100.0/24\"",
+            "",
+        ),
+    ] {
+        let imported = accepted(format, &text).unwrap();
+        let mut listens: Vec<&str> = listen.split(", ").collect();
+        let printed = imported.text.lines().find_map(|l| l.strip_prefix("dns = [")?.strip_suffix(']'));
+        let mut found: Vec<&str> = printed.unwrap_or("").split(", ").collect();
+        listens.sort_unstable();
+        found.sort_unstable();
+        assert_eq!(found, listens, "{text}");
+        let allowed = imported.text.lines().find_map(|l| l.strip_prefix("allow = [")?.strip_suffix(']'));
+        assert_eq!(allowed.unwrap_or(""), allow, "{text}");
+        let left: Vec<String> = imported.left.iter().map(ToString::to_string).collect();
+        let access = left.iter().filter(|l| l.contains("who may ask") || l.contains("access.allow"));
+        match said {
+            "" => assert_eq!(access.count(), 0, "{text}: {left:?}"),
+            said => assert!(left.iter().any(|l| l.starts_with(said)), "{text}: {left:?}"),
+        }
+    }
+}
+
+#[test]
 fn what_cannot_be_read_is_refused_with_its_line() {
     let long = "#".repeat(FILE_BYTES_MAX + 1);
     for (format, text, line, what) in [

@@ -78,7 +78,6 @@ struct File {
     rrset_cache: Option<u64>,
     expired: Option<bool>,
     unblock_lan: bool,
-    allowed: bool,
     redirects: Vec<Name>,
     /// Zones of `local-zone`, and whether names that are not there are forwarded. The first of a name counts.
     local_zones: HashMap<Name, Reach>,
@@ -242,7 +241,6 @@ impl File {
 
     fn access(&mut self, (line, whole): (usize, &str), net: &str, action: &str) {
         let Some(net) = network(net) else { return self.draft.left(line, whole, NOT_UNDERSTOOD) };
-        self.allowed = true;
         match action {
             "allow" | "allow_snoop" | "allow_setrd" | "allow_cookie" => self.draft.allow(net),
             // Whoever is not allowed is refused; an exception within what is allowed cannot be said.
@@ -443,10 +441,8 @@ impl File {
                 _ => self.draft.left(line, &word, "evenkeel listens on addresses: name those of the interface"),
             }
         }
-        if !self.allowed && self.draft.listen.iter().any(|a| !a.ip().is_loopback()) {
-            self.draft.allow = vec!["loopback".to_owned()];
-        } else if !self.draft.allow.is_empty() {
-            // unbound lets its own machine ask unless it is told otherwise.
+        // unbound lets its own machine ask, and nobody else, unless it is told otherwise.
+        if !self.draft.allow.is_empty() || self.draft.listen.iter().any(|a| !a.ip().to_canonical().is_loopback()) {
             self.draft.allow.insert(0, "loopback".to_owned());
         }
     }
