@@ -30,6 +30,11 @@ pub(super) fn read(text: &str) -> Result<Draft, Unreadable> {
     let mut draft = Draft::default();
     let said: Vec<Said> = blocks.iter().map(|block| self::block(&mut draft, block)).collect();
     forwarded_beside_local(&mut draft, &said);
+    let first = said.iter().find_map(|s| s.ports.first());
+    if let Some(at) = said.iter().position(|s| s.ports.iter().any(|port| Some(port) != first)) {
+        let why = "the zones of a block are answered on all of listen.dns, whatever their ports";
+        draft.left(blocks[at].line, &blocks[at].keys.join(" "), why);
+    }
     if draft.listen.iter().any(|a| !a.ip().is_loopback()) && draft.allow.is_empty() {
         draft.allow = ["loopback", "local", "private"].map(str::to_owned).to_vec();
         let what = "who may ask";
@@ -192,6 +197,7 @@ fn with_snippets(directives: Vec<Directive>, snippets: &[(String, Vec<Directive>
 #[derive(Default)]
 struct Said {
     zones: Vec<Name>,
+    ports: Vec<u16>,
     ttl: Ttl,
     stale: Stale,
     /// Zones that a template answers for.
@@ -202,7 +208,6 @@ struct Said {
 
 fn block(draft: &mut Draft, block: &Block) -> Said {
     let mut said = Said::default();
-    let mut port = 53;
     for key in &block.keys {
         let plain = key.strip_prefix("dns://").unwrap_or(key);
         if let Some((scheme, _)) = plain.split_once("://") {
@@ -210,22 +215,28 @@ fn block(draft: &mut Draft, block: &Block) -> Said {
             draft.left(block.line, key, why);
             continue;
         }
-        let (zone, at) = match plain.rsplit_once(':') {
+        let (zone, port) = match plain.rsplit_once(':') {
             Some((zone, at)) if at.bytes().all(|b| b.is_ascii_digit()) && !at.is_empty() => (zone, at.parse().ok()),
             _ => (plain, Some(53)),
         };
-        port = at.filter(|p| *p != 0).unwrap_or(port);
-        match zones_of(draft, block.line, zone) {
+        match port.filter(|port| *port != 0) {
+            Some(port) if !said.ports.contains(&port) => said.ports.push(port),
+            Some(_) => {}
+            None => draft.left(block.line, key, "its port is none"),
+        }
+        match zones_of(draft, block.line, if zone.is_empty() { "." } else { zone }) {
             zones if zones.is_empty() => draft.left(block.line, key, "its zone is not understood"),
             zones => said.zones.extend(zones),
         }
     }
     for directive in &block.directives {
-        plugin(draft, &mut said, directive, port);
+        plugin(draft, &mut said, directive);
     }
     if !said.bound {
-        draft.listen(block.line, &block.keys.join(" "), (Ipv4Addr::UNSPECIFIED, port).into());
-        draft.listen(block.line, &block.keys.join(" "), (Ipv6Addr::UNSPECIFIED, port).into());
+        for port in &said.ports {
+            draft.listen(block.line, &block.keys.join(" "), (Ipv4Addr::UNSPECIFIED, *port).into());
+            draft.listen(block.line, &block.keys.join(" "), (Ipv6Addr::UNSPECIFIED, *port).into());
+        }
     }
     for (line, whole, zones, group) in std::mem::take(&mut said.forwards) {
         let zones = if zones.is_empty() { said.zones.clone() } else { zones };
@@ -246,12 +257,12 @@ fn zones_of(draft: &mut Draft, line: usize, word: &str) -> Vec<Name> {
     if word.contains("__PILLAR__") { Vec::new() } else { name(word).into_iter().collect() }
 }
 
-fn plugin(draft: &mut Draft, said: &mut Said, directive: &Directive, port: u16) {
+fn plugin(draft: &mut Draft, said: &mut Said, directive: &Directive) {
     let (line, whole) = (directive.line, directive.shown());
     match directive.word() {
         // evenkeel does so anyway: errors are logged, loops found, addresses turned, ANY refused (RFC 8482).
         "errors" | "loop" | "loadbalance" | "any" | "local" | "minimal" | "metadata" => {}
-        "bind" => bind(draft, said, directive, port),
+        "bind" => bind(draft, said, directive),
         "forward" => forward(draft, said, directive),
         "cache" => cache(draft, said, directive),
         "hosts" => hosts(draft, directive),
@@ -303,14 +314,17 @@ fn plugin(draft: &mut Draft, said: &mut Said, directive: &Directive, port: u16) 
 
 const NOTHING_LIKE_IT: &str = "evenkeel has nothing like it";
 
-fn bind(draft: &mut Draft, said: &mut Said, directive: &Directive, port: u16) {
+fn bind(draft: &mut Draft, said: &mut Said, directive: &Directive) {
     said.bound = true;
     let (line, whole) = (directive.line, directive.shown());
+    let listen = |draft: &mut Draft, ip: IpAddr| {
+        said.ports.iter().for_each(|port| draft.listen(line, &whole, SocketAddr::new(ip, *port)));
+    };
     for word in directive.arguments() {
         match (word.as_str(), word.parse::<IpAddr>()) {
-            (_, Ok(ip)) if !ip.is_multicast() => draft.listen(line, &whole, SocketAddr::new(ip, port)),
+            (_, Ok(ip)) if !ip.is_multicast() => listen(draft, ip),
             ("__PILLAR__LOCAL__DNS__", _) => {
-                draft.listen(line, &whole, (LOCAL_DNS, port).into());
+                listen(draft, LOCAL_DNS.into());
                 draft.left(line, word, "169.254.20.10, as by convention, is written: correct it where it is another");
             }
             ("__PILLAR__DNS__SERVER__", _) => {

@@ -121,6 +121,44 @@ fn who_may_ask_is_neither_more_nor_less_without_a_word() {
 }
 
 #[test]
+fn all_ports_and_zones_of_a_server_block_are_taken() {
+    for (text, dns, zones, said) in [
+        ("x y {\n bind 192.0.2.1\n F\n}", "192.0.2.1:53", "\"x\", \"y\"", ""),
+        (
+            "x:53 y:5353 {\n bind 192.0.2.1\n F\n}",
+            "192.0.2.1:53 192.0.2.1:5353",
+            "\"x\", \"y\"",
+            "1: x:53 y:5353: the",
+        ),
+        (".:53, .:5353 {\n F\n}", "0.0.0.0:53 [::]:53 0.0.0.0:5353 [::]:5353", "\".\"", "1: .:53 .:5353: the zones"),
+        ("x:53 x:5353 {\n bind 192.0.2.1 ::1\n F\n}", "192.0.2.1:53 192.0.2.1:5353 [::1]:53 [::1]:5353", "\"x\"", ""),
+        (
+            "x {\n bind 192.0.2.1\n F\n}\n\ny:54 {\n bind 192.0.2.1\n F\n}",
+            "192.0.2.1:53 192.0.2.1:54",
+            "\"x\", \"y\"",
+            "6: y:54: the zones",
+        ),
+        (":54 {\n bind 192.0.2.1\n F\n}", "192.0.2.1:54", "\".\"", ""),
+        // Ports of other transports are none of ours.
+        (
+            "x dns://y:54 tls://z:853 {\n bind 192.0.2.1\n F\n}",
+            "192.0.2.1:53 192.0.2.1:54",
+            "\"x\", \"y\"",
+            "1: tls://z:853: ",
+        ),
+        ("x {\n bind 192.0.2.1\n F\n}\ntls://y {\n F\n}", "192.0.2.1:53", "\"x\"", "5: tls://y: "),
+        ("x:53 y:99999 {\n bind 192.0.2.1\n F\n}", "192.0.2.1:53", "\"x\", \"y\"", "1: y:99999: its port"),
+    ] {
+        let imported = accepted(Format::Corefile, &text.replace('F', "forward . 192.0.2.9")).unwrap();
+        let dns: Vec<String> = dns.split(' ').map(|a| format!("{a:?}")).collect();
+        assert!(imported.text.contains(&format!("dns = [{}]\n", dns.join(", "))), "{text}: {}", imported.text);
+        assert!(imported.text.contains(&format!("zones = [{zones}]\n")), "{text}: {}", imported.text);
+        let left: Vec<String> = imported.left.iter().map(ToString::to_string).collect();
+        assert!(left.iter().any(|l| l.starts_with(said)) || said.is_empty(), "{text}: {left:?}");
+    }
+}
+
+#[test]
 fn what_cannot_be_read_is_refused_with_its_line() {
     let long = "#".repeat(FILE_BYTES_MAX + 1);
     for (format, text, line, what) in [
