@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::Unreadable;
 use super::draft::{Draft, Group, Place, Server, seconds};
 use super::overlap;
+use super::print::{below, plain};
 use super::words::{self, name, network, reverse_zones};
 use crate::limits;
 use crate::wire::Name;
@@ -386,13 +387,10 @@ impl File<'_> {
                 self.draft.zone(at, name, "nxdomain");
                 continue;
             }
-            let text = name.to_string();
-            let text = text.trim_end_matches('.');
-            for ip in &ips {
-                self.draft.address(at, text, *ip, self.local_ttl);
-            }
-            for ip in &ips {
-                self.draft.address(at, &format!("*.{text}"), *ip, self.local_ttl);
+            for owner in [plain(&name), below(&name)] {
+                for ip in &ips {
+                    self.draft.address(at, &owner, *ip, self.local_ttl);
+                }
             }
             self.addresses.push((Place { line, what: whole.to_owned() }, name));
         }
@@ -460,11 +458,16 @@ impl File<'_> {
     }
 }
 
-/// `/a/b/rest` as names and rest; without a slash in front all is rest. `None` where a name is none.
+/// `/a/b/rest` as names and rest; without a slash in front all is rest. `#` is the root, which is every name; other
+/// patterns, and nothing, which is every name without a dot, are none: `None`.
 fn zones(value: &str) -> Option<(Vec<Name>, &str)> {
     let Some(inner) = value.strip_prefix('/') else { return Some((Vec::new(), value)) };
     let (zones, rest) = inner.rsplit_once('/')?;
-    let names = zones.split('/').map(|zone| name(zone.trim_start_matches('.')));
+    let names = zones.split('/').map(|zone| match zone {
+        "#" => Some(Name::root()),
+        zone if zone.starts_with('*') => None,
+        zone => name(zone.strip_prefix('.').unwrap_or(zone)),
+    });
     Some((names.collect::<Option<Vec<_>>>()?, rest.trim()))
 }
 

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use ipnet::IpNet;
 
 use super::draft::{Draft, Local, Place};
-use super::print::plain;
+use super::print::{below, plain};
 use super::words::reverse_zones;
 use crate::wire::Name;
 use crate::wire::name::suffixes;
@@ -35,11 +35,7 @@ pub(super) fn give_way(draft: &mut Draft, forwarded: &[Name], yields: impl Fn(&N
         let Some(open) = inside.iter().find(|open| !(only_below && zone == ***open) && yields(&zone, open)) else {
             return true;
         };
-        let shown = match only_below {
-            true if zone == Name::root() => "*".to_owned(),
-            true => format!("*.{}", plain(&zone)),
-            false => plain(&zone),
-        };
+        let shown = if only_below { below(&zone) } else { plain(&zone) };
         let open_shown = plain(open);
         let why = if zone == **open {
             format!("{shown} is forwarded, and a local zone would answer before its servers: it is left out")
@@ -114,8 +110,8 @@ fn cover(local: &Local) -> Option<Cover<'_>> {
         Local::Zone { zone, at, .. } => Some(Cover { zone: zone.clone(), only_below: false, at }),
         Local::Record { name, at, .. } => {
             let pattern = name.parse::<Name>().ok()?;
-            let below = pattern.as_wire().strip_prefix(b"\x01*")?;
-            Some(Cover { zone: Name::from_wire(below)?, only_below: true, at })
+            let above = pattern.as_wire().strip_prefix(b"\x01*")?;
+            Some(Cover { zone: Name::from_wire(above)?, only_below: true, at })
         }
     }
 }

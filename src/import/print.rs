@@ -167,6 +167,11 @@ pub(super) fn plain(name: &Name) -> String {
     }
 }
 
+/// The pattern of all names below a name.
+pub(super) fn below(name: &Name) -> String {
+    if *name == Name::root() { "*".to_owned() } else { format!("*.{}", plain(name)) }
+}
+
 fn print_local(out: &mut String, local: &Local) {
     out.push_str("\n[[local]]\n");
     let mut s = Section(String::new());

@@ -12,6 +12,7 @@ use super::Unreadable;
 use super::dnsmasq::{NOT_UNDERSTOOD, TEXT_BYTES_MAX};
 use super::draft::{Draft, Group, Place, Server, seconds};
 use super::overlap;
+use super::print::below;
 use super::words::{self, name, network};
 use crate::limits;
 use crate::wire::Name;
@@ -78,7 +79,8 @@ struct File {
     rrset_cache: Option<u64>,
     expired: Option<bool>,
     unblock_lan: bool,
-    redirects: Vec<Name>,
+    redirects: Vec<(Place, Name)>,
+    data: Vec<Datum>,
     /// Zones of `local-zone`, and whether names that are not there are forwarded. The first of a name counts.
     local_zones: HashMap<Name, Reach>,
     /// Zones that are not answered by default.
@@ -87,6 +89,9 @@ struct File {
     zone: Option<Zone>,
     zones: Vec<Zone>,
 }
+
+/// A record of `local-data`.
+type Datum = (Place, Name, &'static str, String, Option<Duration>);
 
 /// What becomes of names of a local-zone that are not there.
 enum Reach {
@@ -279,7 +284,7 @@ impl File {
                     }
                 }
             }
-            "redirect" => self.redirects.push(zone),
+            "redirect" => self.redirects.push((Place { line, what: whole.to_owned() }, zone)),
             // Records win over what is forwarded, and other names are forwarded: as it is here.
             "transparent" | "typetransparent" | "always_transparent" | "nodefault" => {}
             _ => self.draft.left(line, whole, "evenkeel has nothing like this type of zone"),
@@ -320,9 +325,8 @@ impl File {
         };
         let owned = owner.parse::<Name>().ok()?;
         self.draft.record(at, owner, rtype, value.clone(), ttl);
-        if self.redirects.contains(&owned) {
-            self.draft.record(at, &format!("*.{}", owner.trim_end_matches('.')), rtype, value, ttl);
-        }
+        let place = Place { line: at.0, what: at.1.to_owned() };
+        self.data.push((place, owned, rtype, value, ttl));
         Some(())
     }
 
@@ -376,6 +380,7 @@ impl File {
             // Without it, what else is said of it has no effect there.
             None => self.draft.stale = Default::default(),
         }
+        self.redirect();
         self.forwarded_beside_local();
         for zone in std::mem::take(&mut self.zones) {
             self.group(zone);
@@ -389,6 +394,22 @@ impl File {
         }
         self.draft.groups.sort_by_key(|g| !g.zones.contains(&Name::root()));
         self.draft
+    }
+
+    /// All names below a redirected zone have its data, wherever that stands in the file; without data they are empty.
+    fn redirect(&mut self) {
+        let mut data: HashMap<&Name, Vec<&Datum>> = HashMap::new();
+        self.data.iter().for_each(|datum| data.entry(&datum.1).or_default().push(datum));
+        for (at, zone) in &self.redirects {
+            match data.get(zone) {
+                None => self.draft.zone((at.line, &at.what), zone.clone(), "nodata"),
+                Some(data) => {
+                    for (at, owner, rtype, value, ttl) in data {
+                        self.draft.record((at.line, &at.what), &below(owner), rtype, value.clone(), *ttl);
+                    }
+                }
+            }
+        }
     }
 
     /// unbound answers from the longest local-zone before it asks anybody; only one that is open lets names within a

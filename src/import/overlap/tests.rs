@@ -44,6 +44,47 @@ fn dnsmasq_forwards_what_is_longer_than_a_local_zone() {
 }
 
 #[test]
+fn the_pattern_of_dnsmasq_for_every_name_is_the_root() {
+    let alone = "no-hosts\nlisten-address=127.0.0.1\nno-resolv\n";
+    for (text, goes) in [
+        ("address=/#/192.0.2.9", &["a.b records", ". records"][..]),
+        ("address=/#/192.0.2.9\naddress=/#/2001:db8::9", &["a.b records"]),
+        ("address=/#/", &["a.b nxdomain"]),
+        ("local=/#/", &["a.b nxdomain"]),
+        ("server=/#/192.0.2.2", &["a.b default"]),
+        ("server=/#/192.0.2.2\nserver=/lan/192.0.2.3\naddress=/ads/", &["a.b default", "a.lan lan", "ads nxdomain"]),
+        // A server of all names goes before "no such domain" for all, an address goes before the server.
+        ("server=192.0.2.2\nlocal=/#/", &["a.b default"]),
+        ("server=192.0.2.2\naddress=/#/192.0.2.9", &["a.b records"]),
+        ("address=/#/192.0.2.9\nserver=/lan/192.0.2.2", &["a.lan lan", ". records"]),
+        // Names without a dot, and names by their end, are no zones.
+        ("server=192.0.2.2\nserver=//192.0.2.3\nlocal=//", &["a default"]),
+        ("server=192.0.2.2\nlocal=/*ads.x/", &["ads.x default"]),
+    ] {
+        check(Format::Dnsmasq, &format!("{alone}{text}"), goes);
+    }
+    let text = format!("{alone}server=/#/192.0.2.2\nserver=192.0.2.3\nserver=/*ads.x/192.0.2.4\nserver=//192.0.2.5");
+    let imported = accepted(Format::Dnsmasq, &text).unwrap();
+    assert!(imported.text.contains("primary = [\"192.0.2.2\", \"192.0.2.3\"]"), "{}", imported.text);
+    assert_eq!(imported.left.iter().map(|l| l.line).collect::<Vec<_>>(), [6, 7], "{:?}", imported.left);
+}
+
+#[test]
+fn a_redirected_zone_of_unbound_is_one_wherever_its_data_stands() {
+    let (zone, data) = (" local-zone: \"All.x.\" redirect\n", " local-data: \"all.X A 192.0.2.9\"\n");
+    for (server, goes) in [
+        (format!("{zone}{data}"), "records"),
+        (format!("{data}{zone}"), "records"),
+        (format!("{data} local-zone: y refuse\n{zone}"), "records"),
+        (zone.to_owned(), "nodata"),
+        (data.to_owned(), "default"),
+    ] {
+        let goes = format!("a.b.all.x {goes}");
+        check(Format::Unbound, &format!("server:\n{server}{UNBOUND}"), &[&goes]);
+    }
+}
+
+#[test]
 fn a_local_zone_that_gives_way_is_said_with_both_names() {
     for (text, line, names) in [
         ("local=/lan/\nserver=/vpn.lan/192.0.2.2", 5, ["lan is left out", "vpn.lan"]),
