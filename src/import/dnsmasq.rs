@@ -8,11 +8,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use super::Unreadable;
 use super::draft::{Draft, Group, Place, Server, seconds};
 use super::overlap;
 use super::print::{below, plain};
 use super::words::{self, name, network, reverse_zones};
+use super::{Format, Unreadable};
 use crate::limits;
 use crate::wire::Name;
 
@@ -294,6 +294,14 @@ impl File<'_> {
                 Err(_) => draft.left(line, &whole, NOT_UNDERSTOOD),
             },
             "bogus-priv" => self.bogus_priv = Some(line),
+            "conf-file" | "servers-file" => draft.left(line, &whole, words::together(Format::Dnsmasq, value)),
+            // A pattern with a star is of the files that are read, one without of those that are not.
+            "conf-dir" => {
+                let (directory, patterns) = value.split_once(',').unwrap_or((value, ""));
+                let first = patterns.split(',').next().filter(|p| p.starts_with('*')).unwrap_or("*");
+                let files = format!("{}/{first}", directory.trim_end_matches('/'));
+                draft.left(line, &whole, words::together(Format::Dnsmasq, &files));
+            }
             _ => draft.left(line, &whole, why(key)),
         }
     }
@@ -489,7 +497,6 @@ pub(super) fn absolute(
 
 fn why(key: &str) -> &'static str {
     match key {
-        "conf-dir" | "conf-file" | "servers-file" => "the files it names are not read: import each by itself",
         "hostsdir" | "dhcp-hostsdir" => "name each file in local_files.hosts",
         "all-servers" => "evenkeel asks a second server where the first is late, within a budget (groups.NAME.hedge)",
         "domain-needed" => "plain names are forwarded like others",

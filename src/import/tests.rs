@@ -159,6 +159,30 @@ fn all_ports_and_zones_of_a_server_block_are_taken() {
 }
 
 #[test]
+fn files_that_are_named_come_with_the_command_that_reads_them() {
+    for (format, text, files) in [
+        (
+            Format::Unbound,
+            "include-toplevel: \"/etc/unbound/unbound.conf.d/*.conf\"",
+            "/etc/unbound/unbound.conf.d/*.conf",
+        ),
+        (Format::Unbound, "server:\n include: /etc/a.conf", "/etc/a.conf"),
+        (Format::Dnsmasq, "conf-file=/etc/dnsmasq.more.conf", "/etc/dnsmasq.more.conf"),
+        (Format::Dnsmasq, "conf-dir=/etc/dnsmasq.d", "/etc/dnsmasq.d/*"),
+        (Format::Dnsmasq, "conf-dir=/etc/dnsmasq.d,.bak", "/etc/dnsmasq.d/*"),
+        (Format::Dnsmasq, "conf-dir=/etc/dnsmasq.d/,*.conf", "/etc/dnsmasq.d/*.conf"),
+        (Format::Dnsmasq, "servers-file=/run/servers", "/run/servers"),
+        // Nothing that a shell would take for more than a path.
+        (Format::Dnsmasq, "conf-file=/etc/a;reboot", "ITS-FILES"),
+        (Format::Unbound, "include: \"/etc/$(reboot)/*\"", "ITS-FILES"),
+    ] {
+        let imported = accepted(format, text).unwrap();
+        let command = format!("`cat MAIN {files} | evenkeel import {} -`", format.word());
+        assert!(imported.left.iter().any(|l| l.why.contains(&command)), "{text}: {:?}", imported.left);
+    }
+}
+
+#[test]
 fn what_cannot_be_read_is_refused_with_its_line() {
     let long = "#".repeat(FILE_BYTES_MAX + 1);
     for (format, text, line, what) in [

@@ -8,12 +8,12 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::Unreadable;
 use super::dnsmasq::{NOT_UNDERSTOOD, TEXT_BYTES_MAX};
 use super::draft::{Draft, Group, Place, Server, seconds};
 use super::overlap;
 use super::print::below;
 use super::words::{self, name, network};
+use super::{Format, Unreadable};
 use crate::limits;
 use crate::wire::Name;
 
@@ -133,7 +133,12 @@ impl File {
         let whole = format!("{key}: {}", words.join(" "));
         match section {
             _ if key == "include" || key == "include-toplevel" => {
-                self.draft.left(line, &whole, "the files it names are not read: import each by itself");
+                let files = words.first().map_or("", String::as_str);
+                let mut why = words::together(Format::Unbound, files);
+                if !section.is_empty() && key == "include" {
+                    why += &format!("; what is not in a section there belongs to `{section}:`");
+                }
+                self.draft.left(line, &whole, why);
             }
             "server" => self.server(line, &whole, key, words),
             "forward-zone" | "stub-zone" => self.zone_key(line, &whole, key, words),
