@@ -10,12 +10,16 @@
 //! `__PILLAR__DNS__SERVER__` and `__PILLAR__CLUSTER__DNS__` are addresses that only the cluster knows: they are left,
 //! with the command that prints them, and the groups that need them have no server until they are written in.
 
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::Unreadable;
 use super::dnsmasq::{NOT_UNDERSTOOD, absolute};
 use super::draft::{Draft, Group, Server, Stale, Ttl, seconds};
+use super::overlap;
 use super::words::{self, name, network, one_server, reverse_zones};
 use crate::config::human;
 use crate::limits;
@@ -24,8 +28,12 @@ use crate::wire::Name;
 pub(super) fn read(text: &str) -> Result<Draft, Unreadable> {
     let blocks = blocks(text)?;
     let mut draft = Draft::default();
-    for block in &blocks {
-        self::block(&mut draft, block);
+    let said: Vec<Said> = blocks.iter().map(|block| self::block(&mut draft, block)).collect();
+    forwarded_beside_local(&mut draft, &said);
+    let first = said.iter().find_map(|s| s.ports.first());
+    if let Some(at) = said.iter().position(|s| s.ports.iter().any(|port| Some(port) != first)) {
+        let why = "the zones of a block are answered on all of listen.dns, whatever their ports";
+        draft.left(blocks[at].line, &blocks[at].keys.join(" "), why);
     }
     if draft.listen.iter().any(|a| !a.ip().is_loopback()) && draft.allow.is_empty() {
         draft.allow = ["loopback", "local", "private"].map(str::to_owned).to_vec();
@@ -34,6 +42,22 @@ pub(super) fn read(text: &str) -> Result<Draft, Unreadable> {
     }
     draft.groups.sort_by_key(|g| !g.zones.contains(&Name::root()));
     Ok(draft)
+}
+
+/// A name is in the block of the longest zone, and there a template answers before `forward` does. What `except` names
+/// is for the other `forward` of the block.
+fn forwarded_beside_local(draft: &mut Draft, said: &[Said]) {
+    let blocks: HashSet<&Name> = said.iter().flat_map(|s| &s.zones).collect();
+    let mut templates: HashMap<Name, &[Name]> = HashMap::new();
+    for said in said {
+        said.templates.iter().for_each(|zone| _ = templates.entry(zone.clone()).or_insert(&said.zones));
+    }
+    let asked = draft.groups.iter().filter(|g| !g.servers.is_empty() || !g.later.is_empty());
+    let forwarded: Vec<Name> = asked.flat_map(|g| g.zones.iter().cloned()).collect();
+    overlap::give_way(draft, &forwarded, |local, open| {
+        let Some(own) = templates.get(local) else { return true };
+        !overlap::and_above(open).find(|above| blocks.contains(above)).is_some_and(|block| own.contains(&block))
+    });
 }
 
 //------------ Structure ---------------------------------------------------------------------------------------------
@@ -173,15 +197,17 @@ fn with_snippets(directives: Vec<Directive>, snippets: &[(String, Vec<Directive>
 #[derive(Default)]
 struct Said {
     zones: Vec<Name>,
+    ports: Vec<u16>,
     ttl: Ttl,
     stale: Stale,
+    /// Zones that a template answers for.
+    templates: Vec<Name>,
     bound: bool,
     forwards: Vec<(usize, String, Vec<Name>, Group)>,
 }
 
-fn block(draft: &mut Draft, block: &Block) {
+fn block(draft: &mut Draft, block: &Block) -> Said {
     let mut said = Said::default();
-    let mut port = 53;
     for key in &block.keys {
         let plain = key.strip_prefix("dns://").unwrap_or(key);
         if let Some((scheme, _)) = plain.split_once("://") {
@@ -189,27 +215,34 @@ fn block(draft: &mut Draft, block: &Block) {
             draft.left(block.line, key, why);
             continue;
         }
-        let (zone, at) = match plain.rsplit_once(':') {
+        let (zone, port) = match plain.rsplit_once(':') {
             Some((zone, at)) if at.bytes().all(|b| b.is_ascii_digit()) && !at.is_empty() => (zone, at.parse().ok()),
             _ => (plain, Some(53)),
         };
-        port = at.filter(|p| *p != 0).unwrap_or(port);
-        match zones_of(draft, block.line, zone) {
+        match port.filter(|port| *port != 0) {
+            Some(port) if !said.ports.contains(&port) => said.ports.push(port),
+            Some(_) => {}
+            None => draft.left(block.line, key, "its port is none"),
+        }
+        match zones_of(draft, block.line, if zone.is_empty() { "." } else { zone }) {
             zones if zones.is_empty() => draft.left(block.line, key, "its zone is not understood"),
             zones => said.zones.extend(zones),
         }
     }
     for directive in &block.directives {
-        plugin(draft, &mut said, directive, port);
+        plugin(draft, &mut said, directive);
     }
     if !said.bound {
-        draft.listen(block.line, &block.keys.join(" "), (Ipv4Addr::UNSPECIFIED, port).into());
-        draft.listen(block.line, &block.keys.join(" "), (Ipv6Addr::UNSPECIFIED, port).into());
+        for port in &said.ports {
+            draft.listen(block.line, &block.keys.join(" "), (Ipv4Addr::UNSPECIFIED, *port).into());
+            draft.listen(block.line, &block.keys.join(" "), (Ipv6Addr::UNSPECIFIED, *port).into());
+        }
     }
     for (line, whole, zones, group) in std::mem::take(&mut said.forwards) {
         let zones = if zones.is_empty() { said.zones.clone() } else { zones };
         draft.group((line, &whole), Group { zones, ttl: said.ttl.clone(), stale: said.stale.clone(), ..group });
     }
+    said
 }
 
 /// A zone as blocks and plugins name it: a name, a network in the place of its reverse zones, a placeholder.
@@ -224,12 +257,12 @@ fn zones_of(draft: &mut Draft, line: usize, word: &str) -> Vec<Name> {
     if word.contains("__PILLAR__") { Vec::new() } else { name(word).into_iter().collect() }
 }
 
-fn plugin(draft: &mut Draft, said: &mut Said, directive: &Directive, port: u16) {
+fn plugin(draft: &mut Draft, said: &mut Said, directive: &Directive) {
     let (line, whole) = (directive.line, directive.shown());
     match directive.word() {
         // evenkeel does so anyway: errors are logged, loops found, addresses turned, ANY refused (RFC 8482).
         "errors" | "loop" | "loadbalance" | "any" | "local" | "minimal" | "metadata" => {}
-        "bind" => bind(draft, said, directive, port),
+        "bind" => bind(draft, said, directive),
         "forward" => forward(draft, said, directive),
         "cache" => cache(draft, said, directive),
         "hosts" => hosts(draft, directive),
@@ -281,14 +314,17 @@ fn plugin(draft: &mut Draft, said: &mut Said, directive: &Directive, port: u16) 
 
 const NOTHING_LIKE_IT: &str = "evenkeel has nothing like it";
 
-fn bind(draft: &mut Draft, said: &mut Said, directive: &Directive, port: u16) {
+fn bind(draft: &mut Draft, said: &mut Said, directive: &Directive) {
     said.bound = true;
     let (line, whole) = (directive.line, directive.shown());
+    let listen = |draft: &mut Draft, ip: IpAddr| {
+        said.ports.iter().for_each(|port| draft.listen(line, &whole, SocketAddr::new(ip, *port)));
+    };
     for word in directive.arguments() {
         match (word.as_str(), word.parse::<IpAddr>()) {
-            (_, Ok(ip)) if !ip.is_multicast() => draft.listen(line, &whole, SocketAddr::new(ip, port)),
+            (_, Ok(ip)) if !ip.is_multicast() => listen(draft, ip),
             ("__PILLAR__LOCAL__DNS__", _) => {
-                draft.listen(line, &whole, (LOCAL_DNS, port).into());
+                listen(draft, LOCAL_DNS.into());
                 draft.left(line, word, "169.254.20.10, as by convention, is written: correct it where it is another");
             }
             ("__PILLAR__DNS__SERVER__", _) => {
@@ -499,7 +535,7 @@ fn hosts(draft: &mut Draft, directive: &Directive) {
 }
 
 /// A zone that does not exist, is empty, or is refused; anything else is left.
-fn template(draft: &mut Draft, said: &Said, directive: &Directive) {
+fn template(draft: &mut Draft, said: &mut Said, directive: &Directive) {
     let (line, whole) = (directive.line, directive.shown());
     let at = (line, whole.as_str());
     let arguments = directive.arguments();
@@ -521,7 +557,10 @@ fn template(draft: &mut Draft, said: &Said, directive: &Directive) {
     }
     match action {
         Some(action) if any(0, "IN") && any(1, "ANY") && simple && !zones.contains(&Name::root()) => {
-            zones.into_iter().for_each(|zone| draft.zone(at, zone, action));
+            for zone in zones {
+                said.templates.push(zone.clone());
+                draft.zone(at, zone, action);
+            }
         }
         _ => {
             let why = "only whole zones that do not exist, are empty or are refused can be said ([[local]])";
@@ -533,20 +572,68 @@ fn template(draft: &mut Draft, said: &Said, directive: &Directive) {
     }
 }
 
+/// The first rule that matches decides, and whom none matches may ask: only behind a last rule that keeps everybody out
+/// do those before it say who may. Rules behind one that is for everybody are never reached.
 fn acl(draft: &mut Draft, directive: &Directive) {
-    draft.left(directive.line, &directive.shown(), "access.allow holds for all zones, not for those of a block");
-    for rule in &directive.inner {
+    let (line, whole) = (directive.line, directive.shown());
+    let everybody = |rule: &Directive| matches!(rule_of(rule), Some((_, nets)) if everyone(&nets));
+    let end = directive.inner.iter().position(everybody);
+    let closed = end.is_some_and(|at| directive.inner[at].word() != "allow");
+    if closed {
+        draft.left(line, &whole, "access.allow holds for all zones, not for those of a block");
+    } else {
+        let why =
+            "access.allow is not narrowed by it: without a last `block` an acl lets everybody in whom no rule names";
+        draft.left(line, &whole, why);
+    }
+    let end = end.unwrap_or(directive.inner.len());
+    for (at, rule) in directive.inner.iter().enumerate() {
         let (line, whole) = (rule.line, rule.shown());
-        let nets = rule.arguments().iter().skip_while(|w| *w != "net").skip(1);
-        let nets: Option<Vec<_>> = nets.map(|w| network(w)).collect();
-        let types = rule.arguments().iter().any(|w| w == "type");
-        match (rule.word(), nets) {
-            ("allow", Some(nets)) if !nets.is_empty() && !types => nets.into_iter().for_each(|net| draft.allow(net)),
-            // Whoever is not allowed is refused.
-            ("block", Some(nets)) if nets.is_empty() && !types => {}
+        match rule_of(rule) {
+            _ if at > end => draft.left(line, &whole, "no question reaches it: a rule before it is for everybody"),
+            _ if at == end => {}
+            Some(("allow", nets)) if closed => nets.into_iter().for_each(|net| draft.allow(net)),
+            Some(("allow", _)) => {}
             _ => draft.left(line, &whole, "who is not in access.allow is REFUSED; there are no exceptions in it"),
         }
     }
+    if closed && draft.allow.is_empty() {
+        draft.allow.push("loopback".to_owned());
+        draft.left(line, &whole, "nobody is allowed there; here loopback always is");
+    }
+}
+
+/// What a rule of an acl does, and to whom; `None` where it is for some types, or is not understood.
+fn rule_of(rule: &Directive) -> Option<(&str, Vec<IpNet>)> {
+    let mut nets = Vec::new();
+    let mut words = rule.arguments().iter().map(String::as_str).peekable();
+    while let Some(word) = words.next() {
+        let mut values = Vec::new();
+        while let Some(value) = words.next_if(|w| !matches!(*w, "net" | "type")) {
+            values.push(value);
+        }
+        match word {
+            "type" | "net" if values == ["*"] => {}
+            "net" if !values.is_empty() => {
+                for value in values {
+                    nets.push(network(value)?);
+                }
+            }
+            _ => return None,
+        }
+    }
+    if nets.is_empty() {
+        nets = [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()]
+            .into_iter()
+            .filter_map(|ip| IpNet::new(ip, 0).ok())
+            .collect();
+    }
+    matches!(rule.word(), "allow" | "block" | "filter" | "drop").then(|| (rule.word(), nets))
+}
+
+fn everyone(nets: &[IpNet]) -> bool {
+    let all = |v4: bool| nets.iter().any(|net| net.prefix_len() == 0 && net.addr().is_ipv4() == v4);
+    all(true) && all(false)
 }
 
 fn prometheus(draft: &mut Draft, directive: &Directive) {

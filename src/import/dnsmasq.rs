@@ -2,18 +2,32 @@
 //!
 //! Pure. `server=/zone/…` makes a group, `address=/name/…` records of the name and of all below it, `local=/zone/` a
 //! zone that does not exist but for its records. Without `no-resolv` the servers of resolv.conf are asked beside those
-//! that are named, as dnsmasq does; it answers its own networks, which is `access.allow` "local".
+//! that are named, as dnsmasq does. Who may ask are this machine's own networks, `access.allow` "local": more than that
+//! is said to be left, and interfaces, whose addresses the file does not have, are not listened on but for lo.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
-use super::Unreadable;
-use super::draft::{Draft, Server, seconds};
+use super::draft::{Draft, Group, Place, Server, seconds};
+use super::overlap;
+use super::print::{below, plain};
 use super::words::{self, name, network, reverse_zones};
+use super::{Format, Unreadable};
 use crate::limits;
 use crate::wire::Name;
 
 pub(super) fn read(text: &str) -> Result<Draft, Unreadable> {
-    let mut file = File { draft: Draft::default(), port: 53, resolv: true, hosts: true, local_ttl: None, wide: true };
+    let mut file = File {
+        draft: Draft::default(),
+        port: 53,
+        resolv: true,
+        hosts: true,
+        local_ttl: None,
+        reach: Reach::default(),
+        bogus_priv: None,
+        standard: Vec::new(),
+        addresses: Vec::new(),
+    };
     let lines: Vec<(usize, &str)> = text.lines().enumerate().map(|(i, l)| (i + 1, l)).collect();
     let mut options = Vec::new();
     for (line, whole) in lines {
@@ -42,7 +56,12 @@ pub(super) fn read(text: &str) -> Result<Draft, Unreadable> {
             "no-resolv" => file.resolv = false,
             "no-hosts" => file.hosts = false,
             "local-ttl" => file.local_ttl = seconds(value),
-            "listen-address" => file.wide = false,
+            "listen-address" => file.reach.addresses = true,
+            "interface" if !value.is_empty() => file.reach.interfaces = true,
+            "except-interface" if *value == "lo" => file.reach.without_loopback = true,
+            "except-interface" if !value.is_empty() => file.reach.exceptions = true,
+            "local-service" => file.reach.service = Some(*value),
+            "auth-server" => file.reach.auth = true,
             _ => {}
         }
     }
@@ -55,30 +74,44 @@ pub(super) fn read(text: &str) -> Result<Draft, Unreadable> {
     Ok(file.finished())
 }
 
-struct File {
+struct File<'t> {
     draft: Draft,
     port: u16,
     resolv: bool,
     hosts: bool,
-    local_ttl: Option<std::time::Duration>,
-    wide: bool,
+    local_ttl: Option<Duration>,
+    reach: Reach<'t>,
+    bogus_priv: Option<usize>,
+    /// Zones that are asked of the servers of all else (`#`).
+    standard: Vec<(Place, Name)>,
+    /// Names that have an address with all below them.
+    addresses: Vec<(Place, Name)>,
 }
 
-impl File {
+/// What says where dnsmasq listens and whom it answers.
+#[derive(Clone, Copy, Default)]
+struct Reach<'t> {
+    addresses: bool,
+    interfaces: bool,
+    /// Of other interfaces than lo.
+    exceptions: bool,
+    without_loopback: bool,
+    /// The value of `local-service`, which has no effect beside any of the others.
+    service: Option<&'t str>,
+    auth: bool,
+}
+
+impl File<'_> {
     fn finished(mut self) -> Draft {
+        self.listeners();
         let draft = &mut self.draft;
-        if self.wide && draft.listen.is_empty() {
-            draft.listen.push((Ipv4Addr::UNSPECIFIED, self.port).into());
-            draft.listen.push((Ipv6Addr::UNSPECIFIED, self.port).into());
-        }
-        if draft.listen.iter().any(|a| !a.ip().is_loopback()) {
-            draft.allow = vec!["loopback".to_owned(), "local".to_owned()];
-        }
         let resolv = self.resolv;
         let root = draft.group_of(&Name::root());
         if resolv && root.servers.len() < limits::SERVERS_PER_TIER_MAX {
             root.servers.push(Server::System);
         }
+        self.standard_zones();
+        let root = self.draft.group_of(&Name::root());
         // What holds for all servers; groups of zones have been made before it could be known.
         let (listed, trust_ad, in_flight_max) = (root.listed, root.trust_ad, root.in_flight_max);
         for group in &mut self.draft.groups {
@@ -86,7 +119,81 @@ impl File {
         }
         // The root's own comes first.
         self.draft.groups.sort_by_key(|g| !g.zones.contains(&Name::root()));
+        self.forwarded_beside_local();
         self.draft
+    }
+
+    /// Where dnsmasq listens and whom it answers, as far as addresses say it. With named interfaces it listens on lo as
+    /// well, and what is narrower than that here, or wider, is said.
+    fn listeners(&mut self) {
+        let Reach { addresses, interfaces, exceptions, without_loopback, service, auth } = self.reach;
+        let draft = &mut self.draft;
+        let own_networks = service.filter(|_| !addresses && !interfaces && !exceptions && !without_loopback && !auth);
+        let everywhere = !addresses && !interfaces && !exceptions && own_networks != Some("host");
+        let loopback = (interfaces || !addresses) && !everywhere && !without_loopback;
+        let (wide, own) = (
+            [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()],
+            [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()],
+        );
+        for (ips, listens) in [(wide, everywhere), (own, loopback)] {
+            for ip in ips.into_iter().filter(|_| listens) {
+                draft.listen(1, "the default", (ip, self.port).into());
+            }
+        }
+        if draft.listen.iter().any(|a| !a.ip().to_canonical().is_loopback()) {
+            draft.allow = vec!["loopback".to_owned(), "local".to_owned()];
+            if own_networks.is_none() {
+                let why = "dnsmasq answers whoever reaches it, unless it is started with --local-service, as Debian \
+                           does; here this machine and its own networks (access.allow)";
+                draft.left(1, "who may ask", why);
+            }
+        }
+    }
+
+    /// A zone of `#` is one of the root's group; dnsmasq asks no other servers for it, whatever else is said.
+    fn standard_zones(&mut self) {
+        for (at, zone) in std::mem::take(&mut self.standard) {
+            let mut other = false;
+            for group in self.draft.groups.iter_mut().filter(|g| !g.zones.contains(&Name::root())) {
+                other |= group.zones.contains(&zone);
+                group.zones.retain(|z| *z != zone);
+            }
+            self.draft.groups.retain(|g| !g.zones.is_empty());
+            if other {
+                let why = format!("other servers of {zone} are left out: dnsmasq asks those of all else for it");
+                self.draft.left(at.line, &at.what, why);
+            }
+            let root = self.draft.group_of(&Name::root());
+            if !root.zones.contains(&zone) {
+                root.zones.push(zone);
+            }
+        }
+    }
+
+    /// dnsmasq takes the longest match of what is local and what has servers; of equal ones servers before
+    /// "no such domain", and an address before servers.
+    fn forwarded_beside_local(&mut self) {
+        let draft = &mut self.draft;
+        let served = |groups: &[Group], root_too: bool| -> Vec<Name> {
+            let asked = groups.iter().filter(|g| !g.servers.is_empty());
+            let asked = asked.filter(|g| root_too || !g.zones.contains(&Name::root()));
+            asked.flat_map(|g| g.zones.iter().cloned()).collect()
+        };
+        overlap::give_way(draft, &served(&draft.groups, true), |_, _| true);
+        let own = served(&draft.groups, false);
+        for (at, name) in std::mem::take(&mut self.addresses) {
+            if own.contains(&name) {
+                let why = format!("{name} has servers too, which dnsmasq asks for other types: there are none here");
+                draft.left(at.line, &at.what, why);
+            }
+        }
+        if let Some(line) = self.bogus_priv {
+            draft.private_reverse = Some("nxdomain");
+            let private = overlap::private_reverse_zones();
+            if let Some(open) = own.iter().find(|z| private.iter().any(|p| z.is_in(p) || p.is_in(z))) {
+                overlap::open_private_reverse(draft, (line, "bogus-priv"), open);
+            }
+        }
     }
 
     fn option(&mut self, line: usize, key: &str, value: &str) {
@@ -103,15 +210,30 @@ impl File {
                 }
             }
             "listen-address" => self.listen_addresses(at, value),
-            "interface" if value == "lo" => {
-                if self.wide {
-                    for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
-                        draft.listen(line, &whole, (ip, self.port).into());
-                    }
-                }
+            "interface" if value == "lo" => {}
+            "interface" => {
+                let why = "evenkeel listens on addresses, and here on those of lo alone: add those of the interface to \
+                           listen.dns";
+                draft.left(line, &whole, why);
             }
-            "interface" | "except-interface" | "auth-server" => {
-                draft.left(line, &whole, "evenkeel listens on addresses: name those of the interface in listen.dns");
+            "except-interface" if value == "lo" && !self.reach.interfaces && !self.reach.addresses => {
+                draft.left(
+                    line,
+                    &whole,
+                    "evenkeel listens on all addresses, those of lo too: name them in listen.dns",
+                );
+            }
+            "except-interface" => {
+                let why = "evenkeel listens on addresses, and here on none of interfaces that are not named: add those \
+                           of the others to listen.dns";
+                draft.left(line, &whole, why);
+            }
+            "auth-server" => {
+                draft.left(
+                    line,
+                    &whole,
+                    "evenkeel has no zones of its own: give these a group that asks the servers",
+                );
             }
             "server" => self.server(at, value),
             "local" => self.server(at, value),
@@ -146,10 +268,18 @@ impl File {
                 }
                 None => draft.left(line, &whole, NOT_UNDERSTOOD),
             },
-            "no-negcache" => draft.ttl.max_negative = Some(std::time::Duration::ZERO),
+            "no-negcache" => draft.ttl.max_negative = Some(Duration::ZERO),
             "use-stale-cache" => {
-                if let Some(span) = seconds(value) {
-                    draft.stale.max_age = Some(draft.span(line, &whole, span, &limits::STALE_AGE_MAX));
+                // Without a number a day, and 0 is however old.
+                let age = match value {
+                    "" => Some(STALE_AGE),
+                    value => seconds(value).map(|age| if age.is_zero() { Duration::MAX } else { age }),
+                };
+                match age {
+                    Some(age) => {
+                        draft.stale.max_age = Some(draft.span(line, &whole, age, &limits::STALE_AGE_MAX));
+                    }
+                    None => draft.left(line, &whole, NOT_UNDERSTOOD),
                 }
             }
             "resolv-file" => absolute(&mut self.draft, at, value, |d| &mut d.system_files),
@@ -163,7 +293,15 @@ impl File {
                 }
                 Err(_) => draft.left(line, &whole, NOT_UNDERSTOOD),
             },
-            "bogus-priv" => draft.private_reverse_nxdomain = true,
+            "bogus-priv" => self.bogus_priv = Some(line),
+            "conf-file" | "servers-file" => draft.left(line, &whole, words::together(Format::Dnsmasq, value)),
+            // A pattern with a star is of the files that are read, one without of those that are not.
+            "conf-dir" => {
+                let (directory, patterns) = value.split_once(',').unwrap_or((value, ""));
+                let first = patterns.split(',').next().filter(|p| p.starts_with('*')).unwrap_or("*");
+                let files = format!("{}/{first}", directory.trim_end_matches('/'));
+                draft.left(line, &whole, words::together(Format::Dnsmasq, &files));
+            }
             _ => draft.left(line, &whole, why(key)),
         }
     }
@@ -194,11 +332,8 @@ impl File {
     fn ask(&mut self, (line, whole): (usize, &str), zones: Vec<Name>, server: &str) {
         let draft = &mut self.draft;
         if server == "#" {
-            // Asked as everything else is: a zone of the root's group.
-            let root = draft.group_of(&Name::root());
-            root.zones.extend(zones);
-            root.zones.dedup();
-            return self.once_each();
+            let at = Place { line, what: whole.to_owned() };
+            return self.standard.extend(zones.into_iter().map(|zone| (at.clone(), zone)));
         }
         let (address, source) = server.split_once('@').map_or((server, None), |(a, s)| (a, Some(s)));
         let Some(address) = words::server(address, '#') else {
@@ -227,19 +362,6 @@ impl File {
                 draft.left(line, whole, why);
             }
         }
-    }
-
-    /// No zone in two groups, and none twice: the first has it.
-    fn once_each(&mut self) {
-        let mut seen = Vec::new();
-        for group in &mut self.draft.groups {
-            group.zones.retain(|zone| {
-                let new = !seen.contains(zone);
-                seen.push(zone.clone());
-                new
-            });
-        }
-        self.draft.groups.retain(|g| !g.zones.is_empty());
     }
 
     fn rev_server(&mut self, at @ (line, whole): (usize, &str), value: &str) {
@@ -273,14 +395,12 @@ impl File {
                 self.draft.zone(at, name, "nxdomain");
                 continue;
             }
-            let text = name.to_string();
-            let text = text.trim_end_matches('.');
-            for ip in &ips {
-                self.draft.address(at, text, *ip, self.local_ttl);
+            for owner in [plain(&name), below(&name)] {
+                for ip in &ips {
+                    self.draft.address(at, &owner, *ip, self.local_ttl);
+                }
             }
-            for ip in &ips {
-                self.draft.address(at, &format!("*.{text}"), *ip, self.local_ttl);
-            }
+            self.addresses.push((Place { line, what: whole.to_owned() }, name));
         }
     }
 
@@ -346,11 +466,16 @@ impl File {
     }
 }
 
-/// `/a/b/rest` as names and rest; without a slash in front all is rest. `None` where a name is none.
+/// `/a/b/rest` as names and rest; without a slash in front all is rest. `#` is the root, which is every name; other
+/// patterns, and nothing, which is every name without a dot, are none: `None`.
 fn zones(value: &str) -> Option<(Vec<Name>, &str)> {
     let Some(inner) = value.strip_prefix('/') else { return Some((Vec::new(), value)) };
     let (zones, rest) = inner.rsplit_once('/')?;
-    let names = zones.split('/').map(|zone| name(zone.trim_start_matches('.')));
+    let names = zones.split('/').map(|zone| match zone {
+        "#" => Some(Name::root()),
+        zone if zone.starts_with('*') => None,
+        zone => name(zone.strip_prefix('.').unwrap_or(zone)),
+    });
     Some((names.collect::<Option<Vec<_>>>()?, rest.trim()))
 }
 
@@ -372,7 +497,6 @@ pub(super) fn absolute(
 
 fn why(key: &str) -> &'static str {
     match key {
-        "conf-dir" | "conf-file" | "servers-file" => "the files it names are not read: import each by itself",
         "hostsdir" | "dhcp-hostsdir" => "name each file in local_files.hosts",
         "all-servers" => "evenkeel asks a second server where the first is late, within a budget (groups.NAME.hedge)",
         "domain-needed" => "plain names are forwarded like others",
@@ -393,5 +517,7 @@ fn why(key: &str) -> &'static str {
 pub(super) const NOT_UNDERSTOOD: &str = "its value is not understood";
 /// Bytes of one text (`config::local`).
 pub(super) const TEXT_BYTES_MAX: usize = 8192;
+/// How old a stale answer of dnsmasq is at most, unless it is said.
+const STALE_AGE: Duration = Duration::from_secs(86_400);
 /// Bytes of one entry of the cache, generously (`main.rs` has what a name of 152 bytes takes).
 const ENTRY_BYTES: u64 = 512;

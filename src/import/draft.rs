@@ -35,7 +35,8 @@ pub(super) struct Draft {
     pub groups: Vec<Group>,
     pub locals: Vec<Local>,
     pub hosts: Vec<String>,
-    pub private_reverse_nxdomain: bool,
+    /// `private_reverse` of `[local_files]`.
+    pub private_reverse: Option<&'static str>,
     pub log_level: Option<&'static str>,
     pub left: Vec<Left>,
     aliases: HashSet<Name>,
@@ -83,11 +84,18 @@ pub(super) enum Server {
     At { address: SocketAddr, tcp: bool },
 }
 
-/// An entry of `[[local]]`.
+/// An entry of `[[local]]`, with the line that it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Local {
-    Record { name: String, rtype: &'static str, values: Vec<String>, ttl: Option<Duration> },
-    Zone { zone: Name, action: &'static str },
+    Record { name: String, rtype: &'static str, values: Vec<String>, ttl: Option<Duration>, at: Place },
+    Zone { zone: Name, action: &'static str, at: Place },
+}
+
+/// Where something stands in the source, and what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub line: usize,
+    pub what: String,
 }
 
 /// Records and zones that the configuration takes (`config::local`).
@@ -148,7 +156,7 @@ impl Draft {
             return self.left(line, what, format!("{:?} is no name", shown(name)));
         };
         let ttl = ttl.map(|ttl| self.span(line, what, ttl, &limits::LOCAL_TTL));
-        if let Some(Local::Record { name: n, rtype: t, values, ttl: l }) = self.locals.last_mut()
+        if let Some(Local::Record { name: n, rtype: t, values, ttl: l, .. }) = self.locals.last_mut()
             && (n.as_str(), *t, *l) == (name, rtype, ttl)
             && values.contains(&value)
         {
@@ -168,12 +176,15 @@ impl Draft {
         }
         self.owners.insert(owner);
         match self.locals.last_mut() {
-            Some(Local::Record { name: n, rtype: t, values, ttl: l })
+            Some(Local::Record { name: n, rtype: t, values, ttl: l, .. })
                 if (n.as_str(), *t, *l) == (name, rtype, ttl) =>
             {
                 values.push(value);
             }
-            _ => self.locals.push(Local::Record { name: name.to_owned(), rtype, values: vec![value], ttl }),
+            _ => {
+                let at = Place { line, what: what.to_owned() };
+                self.locals.push(Local::Record { name: name.to_owned(), rtype, values: vec![value], ttl, at });
+            }
         }
     }
 
@@ -185,8 +196,8 @@ impl Draft {
     /// Adds a zone that is answered here.
     pub fn zone(&mut self, (line, what): (usize, &str), zone: Name, action: &'static str) {
         if self.zones.contains(&zone) {
-            let same = self.locals.iter().any(|l| *l == Local::Zone { zone: zone.clone(), action });
-            if !same {
+            let same = |l: &Local| matches!(l, Local::Zone { zone: z, action: a, .. } if (z, *a) == (&zone, action));
+            if !self.locals.iter().any(same) {
                 self.left(line, what, "the zone is answered here already, in another way");
             }
             return;
@@ -195,7 +206,7 @@ impl Draft {
             return self.left(line, what, "more than 10000 local zones");
         }
         self.zones.insert(zone.clone());
-        self.locals.push(Local::Zone { zone, action });
+        self.locals.push(Local::Zone { zone, action, at: Place { line, what: what.to_owned() } });
     }
 
     /// Adds a group, or its zones to one that is otherwise the same: evidence about its servers is shared by them.

@@ -18,6 +18,7 @@
 mod corefile;
 mod dnsmasq;
 mod draft;
+mod overlap;
 mod print;
 mod unbound;
 mod words;

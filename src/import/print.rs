@@ -42,7 +42,7 @@ pub(super) fn print(mut draft: Draft, format: Format, file: &str) -> (String, Ve
     }
     section(&mut out, "local_files", |s| {
         s.list("hosts", &draft.hosts, true);
-        s.key("private_reverse", draft.private_reverse_nxdomain.then(|| quoted("nxdomain")));
+        s.key("private_reverse", draft.private_reverse.map(quoted));
     });
     section(&mut out, "log", |s| s.key("level", draft.log_level.map(quoted)));
     if count > 0 {
@@ -160,18 +160,23 @@ fn print_group(out: &mut String, group: &Group, name: &str) {
 }
 
 /// A name without its last dot, but for the root.
-fn plain(name: &Name) -> String {
+pub(super) fn plain(name: &Name) -> String {
     match name.to_string() {
         root if root == "." => root,
         name => name.strip_suffix('.').unwrap_or(&name).to_owned(),
     }
 }
 
+/// The pattern of all names below a name.
+pub(super) fn below(name: &Name) -> String {
+    if *name == Name::root() { "*".to_owned() } else { format!("*.{}", plain(name)) }
+}
+
 fn print_local(out: &mut String, local: &Local) {
     out.push_str("\n[[local]]\n");
     let mut s = Section(String::new());
     match local {
-        Local::Record { name, rtype, values, ttl } => {
+        Local::Record { name, rtype, values, ttl, .. } => {
             s.key("name", Some(quoted(name)));
             s.key("type", Some(quoted(rtype)));
             match values.as_slice() {
@@ -180,7 +185,7 @@ fn print_local(out: &mut String, local: &Local) {
             }
             s.span("ttl", *ttl);
         }
-        Local::Zone { zone, action } => {
+        Local::Zone { zone, action, .. } => {
             s.key("zone", Some(quoted(&plain(zone))));
             s.key("action", Some(quoted(action)));
         }

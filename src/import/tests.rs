@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::{FILE_BYTES_MAX, Format, Imported, import};
 use crate::config;
 
-fn accepted(format: Format, text: &str) -> Option<Imported> {
+pub(super) fn accepted(format: Format, text: &str) -> Option<Imported> {
     let imported = import(format, "file", text).ok()?;
     if let Err(mistakes) = config::parse(&imported.text, &|_| None, &[]) {
         panic!("{mistakes:?}\n--- of\n{text}\n--- came\n{}", imported.text);
@@ -34,6 +34,151 @@ fn what_contradicts_itself_is_said_and_accepted() {
     ] {
         let text = text_of(format, text);
         assert!(text.contains(why), "{why}\n{text}");
+    }
+}
+
+#[test]
+fn stale_answers_of_dnsmasq_are_as_old_as_it_says() {
+    for (option, age, left) in [
+        ("use-stale-cache", Some("1d"), None),
+        ("use-stale-cache=7200", Some("2h"), None),
+        ("use-stale-cache=0", Some("30d"), Some("30d is written")),
+        ("use-stale-cache=1d", None, Some("not understood")),
+        ("use-stale-cache=-1", None, Some("not understood")),
+    ] {
+        let imported = accepted(Format::Dnsmasq, &format!("listen-address=127.0.0.1\n{option}")).unwrap();
+        let line = age.map(|age| format!("[stale]\nmax_age = \"{age}\"\n"));
+        match &line {
+            Some(line) => assert!(imported.text.contains(line), "{option}: {}", imported.text),
+            None => assert!(!imported.text.contains("max_age"), "{option}: {}", imported.text),
+        }
+        assert_eq!(imported.left.len(), left.iter().len(), "{option}: {:?}", imported.left);
+        assert!(imported.left.iter().all(|l| l.line == 2 && left.is_some_and(|why| l.why.contains(why))), "{option}");
+    }
+}
+
+#[test]
+fn who_may_ask_is_neither_more_nor_less_without_a_word() {
+    let acl = |rules: &str| format!(". {{\n bind 192.0.2.1\n forward . 192.0.2.9\n acl {{\n{rules}\n}}\n}}");
+    let unbound = |lines: &str| format!("server:\n interface: 192.0.2.1\n{lines}\n");
+    let (v4, lo, wide) = ("\"192.0.2.1:53\"", "\"127.0.0.1:53\", \"[::1]:53\"", "\"0.0.0.0:53\", \"[::]:53\"");
+    let both = format!("{lo}, {v4}");
+    let both = both.as_str();
+    let (own, default) = ("\"loopback\", \"local\"", "\"loopback\", \"local\", \"private\"");
+    for (format, text, listen, allow, said) in [
+        (Format::Dnsmasq, String::new(), wide, own, "1: who may ask"),
+        (Format::Dnsmasq, "local-service".into(), wide, own, ""),
+        (Format::Dnsmasq, "local-service=host".into(), lo, "", ""),
+        (Format::Dnsmasq, "listen-address=192.0.2.1\nlocal-service".into(), v4, own, "1: who may ask"),
+        (Format::Dnsmasq, "listen-address=127.0.0.1,::1\nbind-interfaces".into(), lo, "", ""),
+        (Format::Dnsmasq, "interface=lo".into(), lo, "", ""),
+        // Interfaces are not guessed at: what is not named is not listened on.
+        (Format::Dnsmasq, "interface=eth0\nbind-interfaces".into(), lo, "", "1: interface=eth0: "),
+        (Format::Dnsmasq, "except-interface=wan0".into(), lo, "", "1: except-interface=wan0: "),
+        (Format::Dnsmasq, "\nexcept-interface=lo".into(), wide, own, "2: except-interface=lo: "),
+        (Format::Dnsmasq, "interface=eth0\nlisten-address=192.0.2.1".into(), both, own, "1: interface=eth0: "),
+        (Format::Corefile, acl("allow net 198.51.100.0/24\nblock"), v4, "\"198.51.100.0/24\"", "4: acl: "),
+        (Format::Corefile, acl("allow net 198.51.100.0/24\ndrop net *"), v4, "\"198.51.100.0/24\"", "4: acl: "),
+        (
+            Format::Corefile,
+            acl("allow net 198.51.100.0/24\nblock net 0.0.0.0/0 ::/0\nallow net 203.0.113.0/24"),
+            v4,
+            "\"198.51.100.0/24\"",
+            "7: allow net 203.0.113.0/24: no question",
+        ),
+        // Whom no rule matches may ask.
+        (Format::Corefile, acl("allow net 198.51.100.0/24"), v4, default, "4: acl: access.allow is not narrowed"),
+        (Format::Corefile, acl("allow\nblock"), v4, default, "6: block: no question"),
+        (Format::Corefile, acl("block net 198.51.100.0/24"), v4, default, "5: block net 198.51.100.0/24: who"),
+        (Format::Corefile, acl("block type ANY"), v4, default, "5: block type ANY: who"),
+        (Format::Corefile, acl("block type * net *"), v4, "\"loopback\"", "4: acl: nobody"),
+        (Format::Unbound, unbound(""), v4, "\"loopback\"", ""),
+        (Format::Unbound, unbound(" access-control: 0.0.0.0/0 refuse"), v4, "\"loopback\"", ""),
+        (
+            Format::Unbound,
+            unbound(" access-control: 198.51.100.0/24 allow"),
+            v4,
+            "\"loopback\", \"198.51.100.0/24\"",
+            "",
+        ),
+    ] {
+        let imported = accepted(format, &text).unwrap();
+        let mut listens: Vec<&str> = listen.split(", ").collect();
+        let printed = imported.text.lines().find_map(|l| l.strip_prefix("dns = [")?.strip_suffix(']'));
+        let mut found: Vec<&str> = printed.unwrap_or("").split(", ").collect();
+        listens.sort_unstable();
+        found.sort_unstable();
+        assert_eq!(found, listens, "{text}");
+        let allowed = imported.text.lines().find_map(|l| l.strip_prefix("allow = [")?.strip_suffix(']'));
+        assert_eq!(allowed.unwrap_or(""), allow, "{text}");
+        let left: Vec<String> = imported.left.iter().map(ToString::to_string).collect();
+        let access = left.iter().filter(|l| l.contains("who may ask") || l.contains("access.allow"));
+        match said {
+            "" => assert_eq!(access.count(), 0, "{text}: {left:?}"),
+            said => assert!(left.iter().any(|l| l.starts_with(said)), "{text}: {left:?}"),
+        }
+    }
+}
+
+#[test]
+fn all_ports_and_zones_of_a_server_block_are_taken() {
+    for (text, dns, zones, said) in [
+        ("x y {\n bind 192.0.2.1\n F\n}", "192.0.2.1:53", "\"x\", \"y\"", ""),
+        (
+            "x:53 y:5353 {\n bind 192.0.2.1\n F\n}",
+            "192.0.2.1:53 192.0.2.1:5353",
+            "\"x\", \"y\"",
+            "1: x:53 y:5353: the",
+        ),
+        (".:53, .:5353 {\n F\n}", "0.0.0.0:53 [::]:53 0.0.0.0:5353 [::]:5353", "\".\"", "1: .:53 .:5353: the zones"),
+        ("x:53 x:5353 {\n bind 192.0.2.1 ::1\n F\n}", "192.0.2.1:53 192.0.2.1:5353 [::1]:53 [::1]:5353", "\"x\"", ""),
+        (
+            "x {\n bind 192.0.2.1\n F\n}\n\ny:54 {\n bind 192.0.2.1\n F\n}",
+            "192.0.2.1:53 192.0.2.1:54",
+            "\"x\", \"y\"",
+            "6: y:54: the zones",
+        ),
+        (":54 {\n bind 192.0.2.1\n F\n}", "192.0.2.1:54", "\".\"", ""),
+        // Ports of other transports are none of ours.
+        (
+            "x dns://y:54 tls://z:853 {\n bind 192.0.2.1\n F\n}",
+            "192.0.2.1:53 192.0.2.1:54",
+            "\"x\", \"y\"",
+            "1: tls://z:853: ",
+        ),
+        ("x {\n bind 192.0.2.1\n F\n}\ntls://y {\n F\n}", "192.0.2.1:53", "\"x\"", "5: tls://y: "),
+        ("x:53 y:99999 {\n bind 192.0.2.1\n F\n}", "192.0.2.1:53", "\"x\", \"y\"", "1: y:99999: its port"),
+    ] {
+        let imported = accepted(Format::Corefile, &text.replace('F', "forward . 192.0.2.9")).unwrap();
+        let dns: Vec<String> = dns.split(' ').map(|a| format!("{a:?}")).collect();
+        assert!(imported.text.contains(&format!("dns = [{}]\n", dns.join(", "))), "{text}: {}", imported.text);
+        assert!(imported.text.contains(&format!("zones = [{zones}]\n")), "{text}: {}", imported.text);
+        let left: Vec<String> = imported.left.iter().map(ToString::to_string).collect();
+        assert!(left.iter().any(|l| l.starts_with(said)) || said.is_empty(), "{text}: {left:?}");
+    }
+}
+
+#[test]
+fn files_that_are_named_come_with_the_command_that_reads_them() {
+    for (format, text, files) in [
+        (
+            Format::Unbound,
+            "include-toplevel: \"/etc/unbound/unbound.conf.d/*.conf\"",
+            "/etc/unbound/unbound.conf.d/*.conf",
+        ),
+        (Format::Unbound, "server:\n include: /etc/a.conf", "/etc/a.conf"),
+        (Format::Dnsmasq, "conf-file=/etc/dnsmasq.more.conf", "/etc/dnsmasq.more.conf"),
+        (Format::Dnsmasq, "conf-dir=/etc/dnsmasq.d", "/etc/dnsmasq.d/*"),
+        (Format::Dnsmasq, "conf-dir=/etc/dnsmasq.d,.bak", "/etc/dnsmasq.d/*"),
+        (Format::Dnsmasq, "conf-dir=/etc/dnsmasq.d/,*.conf", "/etc/dnsmasq.d/*.conf"),
+        (Format::Dnsmasq, "servers-file=/run/servers", "/run/servers"),
+        // Nothing that a shell would take for more than a path.
+        (Format::Dnsmasq, "conf-file=/etc/a;reboot", "ITS-FILES"),
+        (Format::Unbound, "include: \"/etc/$(reboot)/*\"", "ITS-FILES"),
+    ] {
+        let imported = accepted(format, text).unwrap();
+        let command = format!("`cat MAIN {files} | evenkeel import {} -`", format.word());
+        assert!(imported.left.iter().any(|l| l.why.contains(&command)), "{text}: {:?}", imported.left);
     }
 }
 

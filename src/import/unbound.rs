@@ -4,13 +4,16 @@
 //! forwards, so the system's resolvers are asked, which is said. Private reverse zones are answered by unbound unless
 //! `unblock-lan-zones` says otherwise, and so they are here.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::Unreadable;
 use super::dnsmasq::{NOT_UNDERSTOOD, TEXT_BYTES_MAX};
-use super::draft::{Draft, Group, Server, seconds};
+use super::draft::{Draft, Group, Place, Server, seconds};
+use super::overlap;
+use super::print::below;
 use super::words::{self, name, network};
+use super::{Format, Unreadable};
 use crate::limits;
 use crate::wire::Name;
 
@@ -76,11 +79,24 @@ struct File {
     rrset_cache: Option<u64>,
     expired: Option<bool>,
     unblock_lan: bool,
-    allowed: bool,
-    redirects: Vec<Name>,
+    redirects: Vec<(Place, Name)>,
+    data: Vec<Datum>,
+    /// Zones of `local-zone`, and whether names that are not there are forwarded. The first of a name counts.
+    local_zones: HashMap<Name, Reach>,
+    /// Zones that are not answered by default.
+    no_default: Vec<(Place, Name)>,
     source: Option<IpAddr>,
     zone: Option<Zone>,
     zones: Vec<Zone>,
+}
+
+/// A record of `local-data`.
+type Datum = (Place, Name, &'static str, String, Option<Duration>);
+
+/// What becomes of names of a local-zone that are not there.
+enum Reach {
+    Forwarded(Place),
+    Answered,
 }
 
 /// A forward-zone or stub-zone while it is read.
@@ -92,6 +108,13 @@ struct Zone {
     addresses: Vec<(usize, String)>,
     tls: bool,
     tcp: bool,
+}
+
+impl Zone {
+    /// Its word in unbound.conf.
+    fn word(&self) -> &'static str {
+        if self.stub { "stub-zone" } else { "forward-zone" }
+    }
 }
 
 impl File {
@@ -110,7 +133,12 @@ impl File {
         let whole = format!("{key}: {}", words.join(" "));
         match section {
             _ if key == "include" || key == "include-toplevel" => {
-                self.draft.left(line, &whole, "the files it names are not read: import each by itself");
+                let files = words.first().map_or("", String::as_str);
+                let mut why = words::together(Format::Unbound, files);
+                if !section.is_empty() && key == "include" {
+                    why += &format!("; what is not in a section there belongs to `{section}:`");
+                }
+                self.draft.left(line, &whole, why);
             }
             "server" => self.server(line, &whole, key, words),
             "forward-zone" | "stub-zone" => self.zone_key(line, &whole, key, words),
@@ -223,7 +251,6 @@ impl File {
 
     fn access(&mut self, (line, whole): (usize, &str), net: &str, action: &str) {
         let Some(net) = network(net) else { return self.draft.left(line, whole, NOT_UNDERSTOOD) };
-        self.allowed = true;
         match action {
             "allow" | "allow_snoop" | "allow_setrd" | "allow_cookie" => self.draft.allow(net),
             // Whoever is not allowed is refused; an exception within what is allowed cannot be said.
@@ -235,6 +262,16 @@ impl File {
     fn local_zone(&mut self, at @ (line, whole): (usize, &str), words: &[String]) {
         let [zone, kind] = words else { return self.draft.left(line, whole, NOT_UNDERSTOOD) };
         let Some(zone) = name(zone) else { return self.draft.left(line, whole, "the zone is no name") };
+        let place = Place { line, what: whole.to_owned() };
+        match kind.as_str() {
+            "nodefault" => self.no_default.push((place, zone.clone())),
+            "transparent" | "typetransparent" | "always_transparent" | "inform" => {
+                self.local_zones.entry(zone.clone()).or_insert(Reach::Forwarded(place));
+            }
+            _ => {
+                self.local_zones.entry(zone.clone()).or_insert(Reach::Answered);
+            }
+        }
         match kind.as_str() {
             "static" | "always_nxdomain" | "inform_deny" | "deny" | "always_deny" => {
                 if kind.ends_with("deny") {
@@ -252,7 +289,7 @@ impl File {
                     }
                 }
             }
-            "redirect" => self.redirects.push(zone),
+            "redirect" => self.redirects.push((Place { line, what: whole.to_owned() }, zone)),
             // Records win over what is forwarded, and other names are forwarded: as it is here.
             "transparent" | "typetransparent" | "always_transparent" | "nodefault" => {}
             _ => self.draft.left(line, whole, "evenkeel has nothing like this type of zone"),
@@ -293,9 +330,8 @@ impl File {
         };
         let owned = owner.parse::<Name>().ok()?;
         self.draft.record(at, owner, rtype, value.clone(), ttl);
-        if self.redirects.contains(&owned) {
-            self.draft.record(at, &format!("*.{}", owner.trim_end_matches('.')), rtype, value, ttl);
-        }
+        let place = Place { line: at.0, what: at.1.to_owned() };
+        self.data.push((place, owned, rtype, value, ttl));
         Some(())
     }
 
@@ -349,7 +385,8 @@ impl File {
             // Without it, what else is said of it has no effect there.
             None => self.draft.stale = Default::default(),
         }
-        self.draft.private_reverse_nxdomain = !self.unblock_lan;
+        self.redirect();
+        self.forwarded_beside_local();
         for zone in std::mem::take(&mut self.zones) {
             self.group(zone);
         }
@@ -362,6 +399,56 @@ impl File {
         }
         self.draft.groups.sort_by_key(|g| !g.zones.contains(&Name::root()));
         self.draft
+    }
+
+    /// All names below a redirected zone have its data, wherever that stands in the file; without data they are empty.
+    fn redirect(&mut self) {
+        let mut data: HashMap<&Name, Vec<&Datum>> = HashMap::new();
+        self.data.iter().for_each(|datum| data.entry(&datum.1).or_default().push(datum));
+        for (at, zone) in &self.redirects {
+            match data.get(zone) {
+                None => self.draft.zone((at.line, &at.what), zone.clone(), "nodata"),
+                Some(data) => {
+                    for (at, owner, rtype, value, ttl) in data {
+                        self.draft.record((at.line, &at.what), &below(owner), rtype, value.clone(), *ttl);
+                    }
+                }
+            }
+        }
+    }
+
+    /// unbound answers from the longest local-zone before it asks anybody; only one that is open lets names within a
+    /// closed one out. A private reverse zone is closed by default, which an operator who names its servers forgot.
+    fn forwarded_beside_local(&mut self) {
+        let mut open: Vec<(&Place, &Name)> = Vec::new();
+        for (zone, reach) in &self.local_zones {
+            if let Reach::Forwarded(at) = reach {
+                open.push((at, zone));
+            }
+        }
+        open.sort_by_key(|(at, _)| at.line);
+        let names: Vec<Name> = open.iter().map(|(_, zone)| (*zone).clone()).collect();
+        overlap::give_way(&mut self.draft, &names, |_, _| true);
+        open.extend(self.no_default.iter().map(|(at, zone)| (at, zone)));
+
+        let mut forwarded: Vec<(Place, Name)> =
+            open.into_iter().map(|(at, zone)| (at.clone(), zone.clone())).collect();
+        for zone in &self.zones {
+            let Some(name) = &zone.name else { continue };
+            let at = Place { line: zone.line, what: format!("{} {name}", zone.word()) };
+            match overlap::and_above(name).find_map(|above| Some((self.local_zones.get(&above)?, above))) {
+                Some((Reach::Answered, above)) => {
+                    let why = format!("it is never asked, there as here: the local-zone {above} answers before it");
+                    self.draft.left(at.line, &at.what, why);
+                }
+                _ => forwarded.push((at, name.clone())),
+            }
+        }
+        self.draft.private_reverse = (!self.unblock_lan).then_some("nxdomain");
+        let private = overlap::private_reverse_zones();
+        if let Some((at, zone)) = forwarded.iter().find(|(_, zone)| private.iter().any(|p| zone.is_in(p))) {
+            overlap::open_private_reverse(&mut self.draft, (at.line, &at.what), zone);
+        }
     }
 
     fn listeners(&mut self) {
@@ -380,16 +467,14 @@ impl File {
                 _ => self.draft.left(line, &word, "evenkeel listens on addresses: name those of the interface"),
             }
         }
-        if !self.allowed && self.draft.listen.iter().any(|a| !a.ip().is_loopback()) {
-            self.draft.allow = vec!["loopback".to_owned()];
-        } else if !self.draft.allow.is_empty() {
-            // unbound lets its own machine ask unless it is told otherwise.
+        // unbound lets its own machine ask, and nobody else, unless it is told otherwise.
+        if !self.draft.allow.is_empty() || self.draft.listen.iter().any(|a| !a.ip().to_canonical().is_loopback()) {
             self.draft.allow.insert(0, "loopback".to_owned());
         }
     }
 
     fn group(&mut self, zone: Zone) {
-        let what = if zone.stub { "stub-zone" } else { "forward-zone" };
+        let what = zone.word();
         let Some(name) = zone.name else { return self.draft.left(zone.line, what, "its name is missing, or none") };
         let at = format!("{what} {name}");
         let mut group = Group { zones: vec![name.clone()], source: self.source, ..Group::default() };

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
+use super::Format;
 use crate::wire::Name;
 
 /// Characters of a line that are shown.
@@ -18,6 +19,14 @@ pub(super) fn shown(text: &str) -> String {
         shown.push('…');
     }
     shown.trim().to_owned()
+}
+
+/// Why files that a source names are left, and how to import them with it.
+pub(super) fn together(format: Format, files: &str) -> String {
+    // What goes into a shell is written only where it is a plain path or pattern.
+    let bare = !files.is_empty() && files.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-*".contains(&b));
+    let (files, format) = (if bare { files } else { "ITS-FILES" }, format.word());
+    format!("the files it names are not read: import all in one, `cat MAIN {files} | evenkeel import {format} -`")
 }
 
 /// The words of a line. Quotes hold words together and go; a `#` that begins a word, and all behind it, is a comment

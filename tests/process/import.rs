@@ -78,7 +78,7 @@ fn stdin_is_read_as_a_file_is() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
     command.args(["import", "dnsmasq", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(b"no-resolv\nserver=192.0.2.1\ndomain-needed\n").unwrap();
+    child.stdin.take().unwrap().write_all(b"no-resolv\nserver=192.0.2.1\ndomain-needed\nlocal-service\n").unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());
     assert!(String::from_utf8(output.stdout).unwrap().contains("primary = [\"192.0.2.1\"]"));
