@@ -158,8 +158,8 @@ fn is_enabled(root: &Path, unit: &str) -> bool {
         })
 }
 
-/// The first hook that defines the function, as dhclient-script reads them: names as run-parts(8) takes them. Hooks of a
-/// package that was removed stay where they are, and do nothing without their program.
+/// The first hook that defines the function, as dhclient-script reads them: names as run-parts(8) takes them. Hooks of
+/// a package that was removed stay where they are, and do nothing without their program.
 fn other_hook(root: &Path, hooks: &Path, ours: &Path) -> Option<String> {
     let mut found: Vec<PathBuf> = fs::read_dir(hooks).ok()?.filter_map(|e| Some(e.ok()?.path())).collect();
     found.sort();
