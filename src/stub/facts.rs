@@ -150,8 +150,8 @@ fn is_enabled(root: &Path, unit: &str) -> bool {
     let is_masked = |folder: &&str| {
         fs::read_link(below(root, Path::new(folder)).join(unit)).is_ok_and(|target| target == Path::new("/dev/null"))
     };
-    !UNIT_FOLDERS.iter().any(|folder| is_masked(folder))
-        && UNIT_FOLDERS.iter().flat_map(|folder| entries(folder)).any(|entry| {
+    !UNIT_FOLDERS.iter().any(is_masked)
+        && UNIT_FOLDERS.iter().flat_map(entries).any(|entry| {
             let path = entry.path();
             let pulls_in = path.extension().is_some_and(|e| e == "wants" || e == "requires" || e == "upholds");
             pulls_in && fs::symlink_metadata(path.join(unit)).is_ok()
