@@ -189,7 +189,7 @@ enum Stub {
     },
     /// Put back what was there
     Disable {
-        /// Over what somebody else has written since, and though what a link led to is gone
+        /// Over what somebody else has written since, and though what is put back names no server, or evenkeel alone
         #[arg(long)]
         force: bool,
         /// Print what would be done, and do nothing

@@ -12,7 +12,10 @@
 //! - Where these programs still write the servers, `"system"` upstreams read them; what only resolv.conf knew they read
 //!   from the copy in [`KEPT`].
 //! - Enabling twice keeps what was there first. Disabling puts back what was there byte for byte, with mode, owner and
-//!   time; a file that somebody else has changed is theirs and left.
+//!   time; a file that somebody else has changed is theirs and left, but for one that names nobody.
+//! - Disabling never leaves a machine without names that had them: where the old link leads to no server, or evenkeel
+//!   alone would be named, it is refused unless it is forced, and what was kept stays.
+//! - A cut-off between any two steps is made up for by enabling again, and taken back by disabling.
 
 pub mod ask;
 pub mod carry;

@@ -143,8 +143,8 @@ pub fn enable(facts: &Facts, server: IpAddr, is_us: &dyn Fn(IpAddr) -> bool) -> 
         written: written.clone(),
     };
     let mut plan = Plan::default();
-    let is_first = facts.record.as_ref().map(|r| &r.original) != Some(&record.original);
-    if is_first && facts.copy != Place::Nothing {
+    let is_other = facts.record.as_ref().map(|r| &r.original) != Some(&record.original);
+    if is_other && facts.copy != Place::Nothing {
         // Gone before the record is another, so that a cut-off between the two leaves none that does not belong to it.
         let why = "it is of another resolv.conf";
         plan.steps.push(Step::Put { path: KEPT_COPY.into(), place: Place::Nothing, why });
@@ -153,8 +153,8 @@ pub fn enable(facts: &Facts, server: IpAddr, is_us: &dyn Fn(IpAddr) -> bool) -> 
         plan.steps.push(Step::Keep(record.clone()));
     }
     // One that is there may have been edited since, or have got what the old link led to.
-    if is_first || facts.copy == Place::Nothing {
-        let leads_to = if is_first { &facts.leads_to } else { &facts.original_leads_to };
+    if is_other || facts.copy == Place::Nothing {
+        let leads_to = if is_other { &facts.leads_to } else { &facts.original_leads_to };
         let copy = copy(&record.original, leads_to.as_deref());
         if copy != Place::Nothing {
             let why = "\"system\" upstreams go on reading the servers that were there";
