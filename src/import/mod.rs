@@ -8,6 +8,7 @@
 //!   changes the value. What evenkeel does anyway (`errors`, `loop`, `loadbalance`, `bind-interfaces`) is passed over.
 //! - Everything else is a [`Left`]: the line, what stands there, and why it is left or what to do. It is a comment of
 //!   the output and a line for stderr. Nothing is left silently.
+//! - What the source forwards goes to its group: what is local above it gives way, and is left (`overlap`).
 //! - What prints is accepted by `evenkeel check`, whatever was read: names, addresses and numbers are checked before
 //!   they are taken, double ones are taken once, a server that evenkeel itself would be is left.
 //! - What the source does not say gets evenkeel's default, not the default of the source, but where the source's

@@ -222,7 +222,7 @@ fn control_characters_and_dollars_do_not_reach_the_output_as_such() {
 }
 
 /// Words that the formats know, in any order: more is reached by them than by noise.
-const WORDS: [&str; 48] = [
+const WORDS: [&str; 53] = [
     "server:",
     "forward-zone:",
     "stub-zone:",
@@ -264,6 +264,11 @@ const WORDS: [&str; 48] = [
     "NXDOMAIN",
     "static",
     "redirect",
+    "transparent",
+    "bogus-priv",
+    "except",
+    "/#/",
+    "#",
     "A",
     "\"",
     ",",
