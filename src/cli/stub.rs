@@ -17,7 +17,7 @@ use crate::serve::local::HEALTH_NAME;
 use crate::stub::facts::{Facts, look};
 use crate::stub::place::Place;
 use crate::stub::plan::{self, Plan, Step};
-use crate::stub::{KEPT_COPY, RESOLV_CONF, ask::through, carry::carry_out, text};
+use crate::stub::{KEPT_COPY, RESOLV_CONF, ask::is_there, ask::through, carry::carry_out, text};
 use crate::upkeep::system::{self, Us};
 use crate::wire::{Name, rtype};
 
@@ -100,12 +100,34 @@ pub(super) fn disable(socket: Option<&Path>, force: bool, dry_run: bool) -> u8 {
     if facts.record.is_none() {
         return print(&format!("is not enabled: {RESOLV_CONF} is as it was\n"));
     }
+    warn_of_silence(&facts, &plan);
     match carry(&plan, dry_run) {
         Ok(true) => print("disabled\n"),
         Ok(false) => EXIT_FINE,
         Err(e) => refuse(EXIT_SYSTEM, &e.to_string(), Some(hint_of(&e))),
     }
 }
+
+/// Says where none of the servers that resolv.conf is to name answers: they may be of another network, or of long ago.
+fn warn_of_silence(facts: &Facts, plan: &Plan) {
+    let named = plan.steps.iter().find_map(|step| match step {
+        Step::Put { path, place, .. } if path == Path::new(RESOLV_CONF) => {
+            place.text().or_else(|| facts.original_text.clone())
+        }
+        _ => None,
+    });
+    let servers: Vec<IpAddr> = named.iter().flat_map(|named| text::servers(named)).take(SERVERS_MAX).collect();
+    if !servers.is_empty() && !servers.iter().any(|server| is_there(SocketAddr::new(*server, 53))) {
+        let listed: Vec<String> = servers.iter().map(IpAddr::to_string).collect();
+        talk(&format!(
+            "warning: none of the servers that {RESOLV_CONF} names then answers now: {}",
+            listed.join(", ")
+        ));
+    }
+}
+
+/// Servers of a resolv.conf that the C library asks (resolv.conf(5), MAXNS).
+const SERVERS_MAX: usize = 3;
 
 /// Carries a plan out, or prints it. Was it carried out?
 fn carry(plan: &Plan, dry_run: bool) -> io::Result<bool> {

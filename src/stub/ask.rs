@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use crate::observe::liveness::any_beside;
 use crate::wire::reply::{Identity, identify};
-use crate::wire::{Name, build, rcode, reply};
+use crate::wire::{Name, build, rcode, reply, rtype};
 
 /// For one answer: the 5 s that a stub resolver waits (resolv.conf(5), timeout).
 const PATIENCE: Duration = Duration::from_secs(5);
+/// For a sign of life.
+const BRIEFLY: Duration = Duration::from_secs(1);
 
 /// Asks over both transports. NOERROR and NXDOMAIN are answers.
 ///
@@ -21,9 +23,9 @@ pub fn through(server: SocketAddr, name: &Name, qtype: u16) -> Result<(), String
     let mut question = build::question(name.as_wire(), qtype, false, false, true);
     question[..2].copy_from_slice(&id.to_be_bytes());
     let is_ours = |packet: &[u8]| identify(packet, id, name.as_wire(), qtype) != Identity::NotOurs;
-    for (transport, answer) in [("UDP", udp as fn(_, &_, IsOurs<'_>) -> _), ("TCP", tcp)] {
+    for (transport, answer) in [("UDP", udp as fn(_, &_, IsOurs<'_>, _) -> _), ("TCP", tcp)] {
         let fault = |what: String| format!("{name} asked at {server} over {transport}: {what}");
-        let answer: Vec<u8> = answer(server, &question, &is_ours).map_err(|e: io::Error| {
+        let answer: Vec<u8> = answer(server, &question, &is_ours, PATIENCE).map_err(|e: io::Error| {
             let is_late = matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
             fault(if is_late { format!("no answer within {} s", PATIENCE.as_secs()) } else { e.to_string() })
         })?;
@@ -40,6 +42,15 @@ pub fn through(server: SocketAddr, name: &Name, qtype: u16) -> Result<(), String
     Ok(())
 }
 
+/// Does it answer anything at all, over UDP, within a second?
+pub fn is_there(server: SocketAddr) -> bool {
+    let id = rand::random::<u16>();
+    let mut question = build::question(Name::root().as_wire(), rtype::NS, false, false, true);
+    question[..2].copy_from_slice(&id.to_be_bytes());
+    let is_ours = |packet: &[u8]| identify(packet, id, Name::root().as_wire(), rtype::NS) != Identity::NotOurs;
+    udp(server, &question, &is_ours, BRIEFLY).is_ok()
+}
+
 /// Does a packet answer what was asked?
 type IsOurs<'a> = &'a dyn Fn(&[u8]) -> bool;
 
@@ -51,12 +62,12 @@ fn rcode_in_words(code: u16) -> String {
     }
 }
 
-fn udp(server: SocketAddr, question: &[u8], is_ours: IsOurs<'_>) -> io::Result<Vec<u8>> {
+fn udp(server: SocketAddr, question: &[u8], is_ours: IsOurs<'_>, patience: Duration) -> io::Result<Vec<u8>> {
     let socket = UdpSocket::bind((any_beside(server), 0))?;
     socket.connect(server)?;
     socket.send(question)?;
     let mut room = vec![0; 4096];
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + patience;
     loop {
         socket.set_read_timeout(Some(left(end)?))?;
         let length = socket.recv(&mut room)?;
@@ -67,10 +78,10 @@ fn udp(server: SocketAddr, question: &[u8], is_ours: IsOurs<'_>) -> io::Result<V
     }
 }
 
-fn tcp(server: SocketAddr, question: &[u8], is_ours: IsOurs<'_>) -> io::Result<Vec<u8>> {
-    let end = Instant::now() + PATIENCE;
-    let mut stream = TcpStream::connect_timeout(&server, PATIENCE)?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+fn tcp(server: SocketAddr, question: &[u8], is_ours: IsOurs<'_>, patience: Duration) -> io::Result<Vec<u8>> {
+    let end = Instant::now() + patience;
+    let mut stream = TcpStream::connect_timeout(&server, patience)?;
+    stream.set_write_timeout(Some(patience))?;
     let length = u16::try_from(question.len()).map_err(io::Error::other)?;
     stream.write_all(&[&length.to_be_bytes(), question].concat())?;
     let mut head = [0; 2];
@@ -96,7 +107,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::wire::{query, rtype};
+    use crate::wire::query;
 
     #[test]
     fn only_what_answers_the_question_is_an_answer() {

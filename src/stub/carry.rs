@@ -1,15 +1,21 @@
 //! Carries out a plan below a root. Not pure.
 
 use std::fs::{self, DirBuilder, Permissions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::facts::below;
 use super::place::{Bytes, Kept, Place, put};
 use super::plan::{Plan, Step};
 use super::{KEPT, KEPT_COPY, KEPT_RECORD};
+
+/// A program of the machine may take this long.
+const RUN_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Does all steps; gives back what did not go well and is no reason to end.
 ///
@@ -82,12 +88,30 @@ fn own_gid() -> u32 {
 
 fn run(command: &[&str]) -> Result<(), String> {
     let Some((program, arguments)) = command.split_first() else { return Ok(()) };
-    let done = Command::new(program).args(arguments).stdin(Stdio::null()).output().map_err(|e| e.to_string())?;
-    if done.status.success() {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|e| e.to_string())?;
+    let until = Instant::now() + RUN_WITHIN;
+    let status = loop {
+        match child.try_wait().map_err(|e| e.to_string())? {
+            Some(status) => break status,
+            None if Instant::now() >= until => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(format!("it did not end within {} s", RUN_WITHIN.as_secs()));
+            }
+            None => thread::sleep(LOOK_EVERY),
+        }
+    };
+    if status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&done.stderr);
-    Err(format!("{} {}", done.status, said.lines().next().unwrap_or("")).trim().to_owned())
+    // What is in the pipe by now: somebody else may hold the other end still.
+    let mut said = [0; 512];
+    let pipe = child.stderr.take().filter(|pipe| rustix::io::ioctl_fionbio(pipe, true).is_ok());
+    let length = pipe.and_then(|mut pipe| pipe.read(&mut said).ok()).unwrap_or(0);
+    let said = String::from_utf8_lossy(&said[..length]);
+    Err(format!("{status} {}", said.lines().next().unwrap_or("")).trim().to_owned())
 }
 
 fn told(path: &Path, e: &io::Error) -> io::Error {

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::place::{self, Place};
 use super::record::{RECORD_VERSION, Record};
-use super::{DHCLIENT_HOOK, KEPT, KEPT_COPY, KEPT_RECORD, NETWORK_MANAGER_FILE, OPENRESOLV_FILE, RESOLV_CONF};
+use super::{DHCLIENT_HOOK, KEPT, KEPT_COPY, KEPT_RECORD, LEASE, NETWORK_MANAGER_FILE, OPENRESOLV_FILE, RESOLV_CONF};
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub struct Facts {
     pub hook: Place,
     /// openresolv's configuration; `None` where it is not here.
     pub openresolv: Option<Place>,
+    /// What dhclient's hook wrote of its lease.
+    pub lease: Option<String>,
     /// What is where the copy for `"system"` upstreams is to be.
     pub copy: Place,
     /// Does systemd start what runs here, and no evenkeel at the next boot?
@@ -91,6 +93,7 @@ pub fn look(root: &Path) -> io::Result<Facts> {
         hook: place(DHCLIENT_HOOK)?,
         openresolv: (openresolv != Place::Nothing).then_some(openresolv),
         nobody_at_boot: is_there("/run/systemd/system") && !UNITS.iter().any(|unit| is_enabled(root, unit)),
+        lease: place(LEASE)?.text(),
         copy: place(KEPT_COPY)?,
         original_leads_to,
         original_text,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::facts::Facts;
-use super::place::Place;
+use super::place::{Bytes, Kept, Place};
 use super::record::{Change, RECORD_VERSION, Record};
 use super::{DHCLIENT_HOOK, KEPT_COPY, LEASE, NETWORK_MANAGER_FILE, OPENRESOLV_FILE, RESOLV_CONF, text};
 
@@ -140,6 +140,10 @@ pub fn enable(facts: &Facts, server: IpAddr, is_us: &dyn Fn(IpAddr) -> bool) -> 
         original: original(facts, is_us),
         made: made(facts, &changes),
         changes,
+        earlier: facts
+            .record
+            .as_ref()
+            .and_then(|old| if old.written == written { old.earlier.clone() } else { Some(old.written.clone()) }),
         written: written.clone(),
     };
     let mut plan = Plan::default();
@@ -182,7 +186,7 @@ pub fn enable(facts: &Facts, server: IpAddr, is_us: &dyn Fn(IpAddr) -> bool) -> 
 /// names evenkeel alone, as an edited copy of ours does, or nobody.
 fn original(facts: &Facts, is_us: &dyn Fn(IpAddr) -> bool) -> Place {
     let Some(record) = &facts.record else { return facts.resolv.clone() };
-    let is_ours = facts.resolv.says(&record.written);
+    let is_ours = record.wrote(&facts.resolv);
     let is_as_before = facts.resolv.is_alike(&record.original);
     let text = facts.text.as_deref();
     if is_ours || is_as_before || names_only(text, is_us) || names_nobody(text) {
@@ -235,8 +239,16 @@ fn changes(facts: &Facts) -> Vec<Change> {
         .filter_map(|(path, written)| {
             let path = PathBuf::from(path);
             let there = place_of(facts, &path)?;
-            let ours = earlier.iter().find(|c| c.path == path && there.says(&c.written));
-            let before = ours.map_or_else(|| there.clone(), |c| c.before.clone());
+            let old = earlier.iter().find(|c| c.path == path);
+            let before = match (old, there) {
+                (Some(old), there) if there.says(&old.written) => old.before.clone(),
+                (_, Place::File(kept)) if path == Path::new(OPENRESOLV_FILE) => without_block(kept),
+                // Ours, and edited or of another version: what it took the place of was there before evenkeel.
+                (old, there) if there.text().is_some_and(|text| text::is_ours(&text)) => {
+                    old.map_or(Place::Nothing, |old| old.before.clone())
+                }
+                _ => there.clone(),
+            };
             Some(Change { path, before, written })
         })
         .collect();
@@ -245,6 +257,16 @@ fn changes(facts: &Facts) -> Vec<Change> {
     let gone: Vec<Change> = gone.collect();
     changes.extend(gone);
     changes
+}
+
+/// openresolv's file without our block, where it has one.
+fn without_block(kept: &Kept) -> Place {
+    let there = String::from_utf8_lossy(kept.bytes.as_bytes());
+    let without = text::openresolv_without(&there);
+    if without == there {
+        return Place::File(kept.clone());
+    }
+    Place::File(Kept { bytes: Bytes::Text(without), modified: None, ..kept.clone() })
 }
 
 /// The directories that are ours: made now, or by an earlier enabling.
@@ -308,9 +330,10 @@ pub fn disable(facts: &Facts, is_us: &dyn Fn(IpAddr) -> bool, force: bool) -> Re
     let Some(record) = &facts.record else {
         return if names_only(text, is_us) && !force { Err(Refusal::EvenkeelAlone) } else { Ok(plan) };
     };
-    let ours: Vec<IpAddr> = text::servers(&record.written).collect();
+    let written = [Some(&record.written), record.earlier.as_ref()];
+    let ours: Vec<IpAddr> = written.into_iter().flatten().flat_map(|text| text::servers(text)).collect();
     let is_us = |server: IpAddr| ours.contains(&server) || is_us(server);
-    let is_ours = facts.resolv.says(&record.written) || names_nobody(text);
+    let is_ours = record.wrote(&facts.resolv) || names_nobody(text);
     let is_as_before = facts.resolv.is_alike(&record.original);
     if is_ours || is_as_before || force {
         if !force {
@@ -320,8 +343,13 @@ pub fn disable(facts: &Facts, is_us: &dyn Fn(IpAddr) -> bool, force: bool) -> Re
             return Err(Refusal::Immutable);
         }
         if !is_as_before {
-            let why = "it is what was there before evenkeel";
-            plan.steps.push(Step::Put { path: RESOLV_CONF.into(), place: record.original.clone(), why });
+            let (place, why) = match with_lease(facts, record, &is_us) {
+                Some(place) => {
+                    (place, "it is what was there before evenkeel, with the servers of dhclient's lease now")
+                }
+                None => (record.original.clone(), "it is what was there before evenkeel"),
+            };
+            plan.steps.push(Step::Put { path: RESOLV_CONF.into(), place, why });
         }
         if names_nobody(facts.original_text.as_deref()) {
             plan.remarks.push(format!("{RESOLV_CONF} names no server, as it was before evenkeel"));
@@ -337,14 +365,9 @@ pub fn disable(facts: &Facts, is_us: &dyn Fn(IpAddr) -> bool, force: bool) -> Re
             Some(there) if there.says(&change.written) => plan.put_change(facts, change, false),
             // Others have written into openresolv's file since: our block goes, the rest is theirs.
             Some(Place::File(kept)) if change.path == Path::new(OPENRESOLV_FILE) => {
-                let there = String::from_utf8_lossy(kept.bytes.as_bytes());
-                let without = text::openresolv_without(&there);
-                if without != there {
-                    let mut kept = kept.clone();
-                    kept.bytes = super::place::Bytes::Text(without);
-                    kept.modified = None;
-                    let change = Change { before: Place::File(kept), ..change.clone() };
-                    plan.put_change(facts, &change, false);
+                let without = without_block(kept);
+                if without != Place::File(kept.clone()) {
+                    plan.put_change(facts, &Change { before: without, ..change.clone() }, false);
                 }
             }
             None | Some(Place::Nothing) => {}
@@ -361,6 +384,20 @@ pub fn disable(facts: &Facts, is_us: &dyn Fn(IpAddr) -> bool, force: bool) -> Re
     }
     plan.steps.push(Step::Forget);
     Ok(plan)
+}
+
+/// What was there, with the servers that dhclient would have written since: it wrote them for us instead.
+fn with_lease(facts: &Facts, record: &Record, is_us: &dyn Fn(IpAddr) -> bool) -> Option<Place> {
+    let Place::File(kept) = &record.original else { return None };
+    record.changes.iter().find(|change| change.path == Path::new(DHCLIENT_HOOK))?;
+    let lease =
+        facts.lease.as_deref().filter(|lease| !names_nobody(Some(lease)) && !names_only(Some(lease), is_us))?;
+    let before = String::from_utf8_lossy(kept.bytes.as_bytes());
+    if text::servers(&before).eq(text::servers(lease)) {
+        return None;
+    }
+    let bytes = Bytes::Text(text::with_servers(&before, lease));
+    Some(Place::File(Kept { bytes, modified: None, ..kept.clone() }))
 }
 
 /// Would what is put back name a server besides evenkeel? A file that named none, or none at all, is what this machine
@@ -401,7 +438,7 @@ impl Plan {
             // Mode and owner of a file that was there stay.
             (Place::File(kept), true) => {
                 let mut kept = kept.clone();
-                kept.bytes = super::place::Bytes::Text(change.written.clone());
+                kept.bytes = Bytes::Text(change.written.clone());
                 kept.modified = None;
                 Place::File(kept)
             }

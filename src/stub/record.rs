@@ -18,11 +18,21 @@ pub struct Record {
     pub original: Place,
     /// What was written there.
     pub written: String,
+    /// What was written there before that, by an enabling at another address: a cut-off may have left it.
+    #[serde(default)]
+    pub earlier: Option<String>,
     /// What else was written.
     pub changes: Vec<Change>,
     /// Directories that were made for it, the outer ones first.
     #[serde(default)]
     pub made: Vec<PathBuf>,
+}
+
+impl Record {
+    /// Is this what was written to /etc/resolv.conf?
+    pub fn wrote(&self, place: &Place) -> bool {
+        [Some(&self.written), self.earlier.as_ref()].into_iter().flatten().any(|text| place.says(text))
+    }
 }
 
 /// Another file that was written.

@@ -508,3 +508,51 @@ fn dhclients_hook_writes_the_lease_for_system_upstreams() {
         assert_eq!(fs::read_to_string(&lease).unwrap(), want);
     }
 }
+
+#[test]
+fn what_is_ours_and_was_edited_is_not_taken_for_what_was_there_before() {
+    let tree = Tree::bare().file(OPENRESOLV_FILE, "a=b\n").file(RESOLV_CONF, PLAIN);
+    tree.enable();
+    let with = tree.text(OPENRESOLV_FILE) + "c=d\n";
+    let tree = tree.file(OPENRESOLV_FILE, &with);
+    tree.enable();
+    tree.disable();
+    assert_eq!(tree.text(OPENRESOLV_FILE), "a=b\nc=d\n", "openresolv may write again");
+
+    let tree = Tree::bare().file("/usr/sbin/NetworkManager", "").file(RESOLV_CONF, PLAIN);
+    let tree = tree.file("/etc/NetworkManager/NetworkManager.conf", "");
+    tree.enable();
+    let edited = tree.text(NETWORK_MANAGER_FILE) + "# edited\n";
+    let tree = tree.file(NETWORK_MANAGER_FILE, &edited);
+    tree.enable();
+    tree.disable();
+    assert!(!tree.at(NETWORK_MANAGER_FILE).exists(), "NetworkManager may write again");
+}
+
+#[test]
+fn enabled_at_another_address_and_cut_off_it_is_taken_back() {
+    let tree = Tree::bare().file(RESOLV_CONF, PLAIN);
+    tree.enable();
+    let other = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    let mut plan = plan::enable(&look(tree.root()).unwrap(), other, &is_us).unwrap();
+    let put = plan.steps.iter().position(|s| matches!(s, Step::Put { path, .. } if path == Path::new(RESOLV_CONF)));
+    plan.steps.truncate(put.unwrap());
+    carry_out(tree.root(), &plan).unwrap();
+    assert!(tree.resolv().contains("nameserver 127.0.0.1\n"), "cut off before the file was written");
+    // Nobody answers there any more, so nothing but the record knows that it was ours.
+    let plan = plan::disable(&look(tree.root()).unwrap(), &|_| false, false).unwrap();
+    carry_out(tree.root(), &plan).unwrap();
+    assert_eq!(tree.resolv(), PLAIN);
+}
+
+#[test]
+fn what_dhclient_would_have_written_since_is_put_back_in_the_place_of_old_servers() {
+    let tree = Tree::bare().file("/sbin/dhclient", "").file(RESOLV_CONF, PLAIN);
+    fs::create_dir_all(tree.at(DHCLIENT_HOOK).parent().unwrap()).unwrap();
+    tree.enable();
+    let tree = tree.file(LEASE, "nameserver 198.51.100.7\nnameserver 198.51.100.8\n");
+    tree.disable();
+    let want = "# by hand\nnameserver 198.51.100.7\nnameserver 198.51.100.8\nsearch example.org\noptions ndots:2\n";
+    assert_eq!(tree.resolv(), want);
+    assert!(!tree.at(LEASE).exists());
+}

@@ -38,6 +38,22 @@ pub fn servers(text: &str) -> impl Iterator<Item = IpAddr> + '_ {
     })
 }
 
+/// Is it one of those that are written here, as it was or edited?
+pub fn is_ours(text: &str) -> bool {
+    text.starts_with(HEAD)
+}
+
+/// A resolv.conf with the servers of another one, in the place of its first.
+pub fn with_servers(text: &str, other: &str) -> String {
+    let is_server = |line: &&str| line.split_ascii_whitespace().next() == Some("nameserver");
+    let (mut lines, mut servers): (Vec<&str>, Vec<&str>) = (Vec::new(), other.lines().filter(is_server).collect());
+    for line in text.lines() {
+        if is_server(&line) { lines.append(&mut servers) } else { lines.push(line) }
+    }
+    lines.append(&mut servers);
+    lines.join("\n") + "\n"
+}
+
 /// Whose comment is at its top, where that is not evenkeel's.
 pub fn claimed_by(text: &str) -> Option<&'static str> {
     let comments = text.lines().take_while(|l| l.starts_with(['#', ';']) || l.trim().is_empty()).take(20);
