@@ -488,7 +488,9 @@ impl Running {
         let is_tcp_full = move || lock(&running.connections).as_ref().is_some_and(Connections::are_all);
         let liveness = Arc::new(OwnListeners::new(addresses, heartbeats, is_tcp_full));
         let running = self.clone();
-        tokio::spawn(supervisor::run(liveness.clone(), move || running.gather().summary.sentence));
+        tokio::spawn(supervisor::run(liveness.clone(), self.ready.clone(), move || {
+            running.gather().summary.sentence
+        }));
         if let Some(address) = config.admin.listen {
             let admin =
                 Arc::new(Admin { gather: self.clone(), meters: meters.clone(), liveness, ready: self.ready.clone() });

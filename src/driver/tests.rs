@@ -74,10 +74,12 @@ async fn an_attempt_that_nobody_listens_for_any_more_gives_its_place_back() {
 #[tokio::test]
 async fn at_the_end_those_who_wait_are_waited_for_and_nobody_else() {
     const LONG: Duration = Duration::from_secs(60);
+    const PROMPTLY: Duration = Duration::from_secs(10);
     let mut world = World::with_deadline(LONG).await;
     world.driver.open(world.opening(1, 9), None);
     let _for_nobody = world.heard().await;
-    world.driver.until_answered(LONG).await;
+    let until_answered = world.driver.until_answered(LONG);
+    tokio::time::timeout(PROMPTLY, until_answered).await.expect("nobody is waited for");
 
     // In the queue still: no pursuit knows of it.
     world.driver.expect();
@@ -89,7 +91,7 @@ async fn at_the_end_those_who_wait_are_waited_for_and_nobody_else() {
     let question = world.heard().await;
     world.answer(&question).await;
     assert_eq!(world.answered().await, (10, 1));
-    waited.await.unwrap();
+    tokio::time::timeout(PROMPTLY, waited).await.expect("nobody waits any more").unwrap();
 }
 
 /// A server that answers when it is told to.

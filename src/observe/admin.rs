@@ -207,9 +207,9 @@ fn is_ours(host: &str) -> bool {
 mod tests {
     use super::*;
     use crate::observe::history::HistoryStatus;
+    use crate::observe::liveness::Judging;
     use crate::observe::status::Snapshot;
     use crate::observe::status::tests::sample;
-    use std::pin::Pin;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test]
@@ -367,7 +367,7 @@ mod tests {
     }
 
     impl Liveness for Fixed {
-        fn check(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
+        fn check_over(&self, _: Duration) -> Judging<'_> {
             Box::pin(std::future::ready(self.0.clone()))
         }
     }

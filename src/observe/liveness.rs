@@ -9,20 +9,28 @@
 //!   question is refused, and either answer has come the whole way through worker and `serve`.
 //! - Where there are as many TCP connections as there may be, a new one is turned away, ours among them: that is a
 //!   bound at work and no fault, and UDP alone decides. Clients and a silent upstream could else have us restarted.
+//! - Over UDP the question is sent again every [`AGAIN`]: where a flood fills the buffers, most of them get nowhere.
+//! - An address that this node cannot reach at all (no route, as where its link is down) is none that we listen on:
+//!   loopback excepted, no process is at fault there.
+//! - A watchdog, which ends what it finds dead, asks [`Liveness::check_over`] a span: who answered within it is alive.
 //! - A wildcard address is asked at the loopback address of its family.
 //! - No worker's last heartbeat may be older than [`HEARTBEAT_AGE_MAX`].
 //!
 //! [`check`]: Liveness::check
 
+use std::collections::HashMap;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
+use crate::clock::{self, Moment};
 use crate::limits::UDP_PAYLOAD_MAX;
 use crate::serve::local::HEALTH_NAME;
 use crate::wire::reply::{Identity, identify};
@@ -30,6 +38,8 @@ use crate::wire::{Name, build, rcode, rtype};
 
 /// Within this an own listener answers.
 pub const ASK_DEADLINE: Duration = Duration::from_millis(500);
+/// Between two of one question over UDP.
+pub const AGAIN: Duration = Duration::from_millis(50);
 /// A worker gives a sign at least once a second; after this long it hangs.
 pub const HEARTBEAT_AGE_MAX: Duration = Duration::from_secs(10);
 /// Addresses that are asked in one check.
@@ -37,15 +47,25 @@ const ADDRESSES_MAX: usize = 64;
 
 /// Judges whether this process still answers; the error is the reason in a sentence.
 pub trait Liveness: Send + Sync {
-    /// Judges now, within about a second.
-    fn check(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>;
+    /// Judges by what answers now, within about a second.
+    fn check(&self) -> Judging<'_> {
+        self.check_over(Duration::ZERO)
+    }
+
+    /// Judges likewise, but what answered such a check within `span` before counts as answering.
+    fn check_over(&self, span: Duration) -> Judging<'_>;
 }
+
+/// A judgement under way.
+pub type Judging<'l> = Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'l>>;
 
 /// Asks the own listeners, and looks at the workers' heartbeats.
 pub struct OwnListeners {
     addresses: Box<dyn Fn() -> Vec<SocketAddr> + Send + Sync>,
     heartbeats: Box<dyn Fn() -> Vec<Duration> + Send + Sync>,
     is_tcp_full: Box<dyn Fn() -> bool + Send + Sync>,
+    /// When an address answered last, over UDP and over TCP.
+    answered: Mutex<HashMap<(SocketAddr, &'static str), Moment>>,
 }
 
 impl OwnListeners {
@@ -57,24 +77,48 @@ impl OwnListeners {
         is_tcp_full: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Self {
         let (addresses, heartbeats) = (Box::new(addresses), Box::new(heartbeats));
-        Self { addresses, heartbeats, is_tcp_full: Box::new(is_tcp_full) }
+        Self { addresses, heartbeats, is_tcp_full: Box::new(is_tcp_full), answered: Mutex::default() }
+    }
+
+    /// Notes an answer, and lets one within `span` stand for the one that did not come.
+    fn note(&self, at: SocketAddr, over: &'static str, came: io::Result<u16>, span: Duration) -> Result<(), String> {
+        let why = match came {
+            Ok(rcode::SERVFAIL) => "SERVFAIL".to_owned(),
+            Err(e) if is_out_of_reach(&e) && !reachable(at).ip().is_loopback() => return Ok(()),
+            Err(e) if e.kind() == ErrorKind::TimedOut => format!("no answer within {} ms", ASK_DEADLINE.as_millis()),
+            Err(e) => e.to_string(),
+            Ok(_) => {
+                self.answered().insert((at, over), clock::now());
+                return Ok(());
+            }
+        };
+        let last = self.answered().get(&(at, over)).copied();
+        let is_recent = last.is_some_and(|last| clock::now().since(last) < span);
+        if is_recent { Ok(()) } else { Err(format!("{at} over {over}: {why}")) }
+    }
+
+    fn answered(&self) -> std::sync::MutexGuard<'_, HashMap<(SocketAddr, &'static str), Moment>> {
+        // Nothing panics while it is held.
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Liveness for OwnListeners {
-    fn check(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
+    fn check_over(&self, span: Duration) -> Judging<'_> {
         Box::pin(async move {
             for (worker, age) in (self.heartbeats)().into_iter().enumerate() {
                 if age > HEARTBEAT_AGE_MAX {
                     return Err(format!("worker {worker} gave its last sign {} s ago", age.as_secs()));
                 }
             }
-            let asks = (self.addresses)().into_iter().take(ADDRESSES_MAX).map(|bound| async move {
+            let addresses: Vec<_> = (self.addresses)().into_iter().take(ADDRESSES_MAX).collect();
+            self.answered().retain(|(at, _), _| addresses.contains(at));
+            let asks = addresses.into_iter().map(|bound| async move {
                 let address = reachable(bound);
                 let (udp, tcp) = tokio::join!(ask_within(ask_udp(address)), ask_within(ask_tcp(address)));
-                udp.map_err(|why| format!("{bound} over UDP: {why}"))?;
+                self.note(bound, "UDP", udp, span)?;
                 let bounded = tcp.is_err() && (self.is_tcp_full)();
-                if bounded { Ok(()) } else { tcp.map_err(|why| format!("{bound} over TCP: {why}")) }
+                if bounded { Ok(()) } else { self.note(bound, "TCP", tcp, span) }
             });
             join_all(asks).await.into_iter().collect()
         })
@@ -95,13 +139,14 @@ pub fn any_beside(address: SocketAddr) -> IpAddr {
     if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
 }
 
-async fn ask_within(ask: impl Future<Output = std::io::Result<u16>>) -> Result<(), String> {
-    match timeout(ASK_DEADLINE, ask).await {
-        Err(_) => Err(format!("no answer within {} ms", ASK_DEADLINE.as_millis())),
-        Ok(Err(e)) => Err(e.to_string()),
-        Ok(Ok(rcode::SERVFAIL)) => Err("SERVFAIL".to_owned()),
-        Ok(Ok(_)) => Ok(()),
-    }
+async fn ask_within(ask: impl Future<Output = io::Result<u16>>) -> io::Result<u16> {
+    timeout(ASK_DEADLINE, ask).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
+}
+
+/// Does the kernel know no way there?
+fn is_out_of_reach(e: &io::Error) -> bool {
+    use ErrorKind::{AddrNotAvailable, HostUnreachable, NetworkDown, NetworkUnreachable};
+    matches!(e.kind(), AddrNotAvailable | HostUnreachable | NetworkDown | NetworkUnreachable)
 }
 
 /// A question of our own, and what its reply must show.
@@ -131,21 +176,27 @@ impl Asked {
     }
 }
 
-async fn ask_udp(address: SocketAddr) -> std::io::Result<u16> {
+async fn ask_udp(address: SocketAddr) -> io::Result<u16> {
     let socket = UdpSocket::bind((any_beside(address), 0)).await?;
     socket.connect(address).await?;
     let asked = Asked::new();
-    socket.send(&asked.packet).await?;
     let mut packet = [0; UDP_PAYLOAD_MAX];
+    let mut turns = interval(AGAIN);
     loop {
-        let length = socket.recv(&mut packet).await?;
+        let length = tokio::select! {
+            _ = turns.tick() => {
+                socket.send(&asked.packet).await?;
+                continue;
+            }
+            length = socket.recv(&mut packet) => length?,
+        };
         if let Some(rcode) = asked.rcode(&packet[..length]) {
             return Ok(rcode);
         }
     }
 }
 
-async fn ask_tcp(address: SocketAddr) -> std::io::Result<u16> {
+async fn ask_tcp(address: SocketAddr) -> io::Result<u16> {
     let mut stream = TcpStream::connect(address).await?;
     let asked = Asked::new();
     let length = (asked.packet.len() as u16).to_be_bytes();
@@ -202,6 +253,61 @@ mod tests {
             let address = listener(udp, None).await;
             let check = OwnListeners::new(move || vec![address], Vec::new, || true);
             assert_eq!(check.check().await.is_ok(), alive, "{udp:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_question_is_sent_again_where_a_flood_swallows_it() {
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = tcp.local_addr().unwrap();
+        let udp = UdpSocket::bind(address).await.unwrap();
+        let answered = tokio::spawn(async move {
+            let mut packet = [0; 512];
+            for _ in 0..3 {
+                udp.recv_from(&mut packet).await.unwrap();
+            }
+            let (length, from) = udp.recv_from(&mut packet).await.unwrap();
+            let mut out = [0; 512];
+            let query = query::check(&packet[..length]).unwrap();
+            let length = build::Builder::new(query, 0, None, &[], &mut out).finish();
+            udp.send_to(&out[..length], from).await.unwrap();
+        });
+        assert_eq!(ask_within(ask_udp(address)).await.unwrap(), 0);
+        answered.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn over_a_span_who_has_answered_in_it_is_alive() {
+        let address = listener(Some(0), Some(0)).await;
+        let addresses = std::sync::Arc::new(Mutex::new(vec![address]));
+        let shown = addresses.clone();
+        let own = OwnListeners::new(move || shown.lock().unwrap().clone(), Vec::new, || false);
+        assert_eq!(own.check().await, Ok(()));
+        let closed = SocketAddr::new(address.ip(), free_port().await);
+        let answered = |at| own.answered().insert((at, "UDP"), clock::now());
+        addresses.lock().unwrap()[0] = closed;
+        answered(closed);
+        own.answered().insert((closed, "TCP"), clock::now());
+        assert!(own.check().await.is_err());
+        assert_eq!(own.check_over(Duration::from_secs(3600)).await, Ok(()));
+        own.answered().clear();
+        assert!(own.check_over(Duration::from_secs(3600)).await.is_err());
+    }
+
+    #[test]
+    fn only_what_has_no_way_to_it_is_out_of_reach() {
+        for (kind, out) in [
+            (ErrorKind::NetworkUnreachable, true),
+            (ErrorKind::HostUnreachable, true),
+            (ErrorKind::AddrNotAvailable, true),
+            (ErrorKind::ConnectionRefused, false),
+            (ErrorKind::TimedOut, false),
+        ] {
+            assert_eq!(is_out_of_reach(&kind.into()), out, "{kind}");
+            let own = OwnListeners::new(Vec::new, Vec::new, || false);
+            let judged = |at: &str| own.note(at.parse().unwrap(), "UDP", Err(kind.into()), Duration::ZERO).is_ok();
+            assert_eq!(judged("[2001:db8::5]:53"), out, "{kind}");
+            assert!(!judged("127.0.0.1:53") && !judged("[::]:53"), "{kind}: loopback is always in reach");
         }
     }
 

@@ -283,7 +283,7 @@ fn reach(held: &[Held], if_inet6: &str, route: &str, ipv6_route: &str) -> BTreeS
 }
 
 /// The addresses in the text of /proc/net/if_inet6 that another node may have, as far as is known.
-fn unusable(if_inet6: &str) -> impl Iterator<Item = Ipv6Addr> + '_ {
+pub(super) fn unusable(if_inet6: &str) -> impl Iterator<Item = Ipv6Addr> + '_ {
     if_inet6.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let &[address, _, _, _, flags, ..] = words.as_slice() else { return None };

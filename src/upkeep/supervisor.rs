@@ -5,8 +5,9 @@
 //! supervisor that never hears it ends us.
 //!
 //! - **Ready** once the own listeners have answered, by the check that `/healthz` makes.
-//! - **Watchdog**: the same check, six times within `$WATCHDOG_USEC`, tells that we live. One of six will do, so that
-//!   an overloaded machine is not restarted into a cold cache; an upstream has no say in it.
+//! - **Watchdog**: the same check, six times within `$WATCHDOG_USEC`, tells that we live, where each listener has
+//!   answered within half of it. One of six will do, so that an overloaded machine is not restarted into a cold cache;
+//!   an upstream has no say in it. From SIGTERM on nothing is told any more: listeners close by and by.
 //! - While the check fails, the log and the status sentence say why: who finds us restarted finds the reason.
 //! - **Store**: sockets that we opened, with [`Sockets::opened`]'s names; what arrives while no process runs waits in
 //!   their buffers. systemd drops what it has already, and everything when the service is stopped for good.
@@ -88,30 +89,44 @@ pub fn stopping() {
 }
 
 /// Tells that we are ready as soon as own listeners answer, then that we live, and `sentence` where it has changed.
-/// Ends at once where there is no supervisor.
-pub async fn run(liveness: Arc<dyn Liveness>, sentence: impl Fn() -> String + Send + Sync + 'static) {
+/// Ends at once where there is no supervisor, and where we end.
+pub async fn run(
+    liveness: Arc<dyn Liveness>,
+    serves: Arc<AtomicBool>,
+    sentence: impl Fn() -> String + Send + Sync + 'static,
+) {
     if !is_there() {
         return;
     }
     let (began, mut said) = (clock::now(), Said::default());
     while let Err(reason) = liveness.check().await {
+        if !serves.load(Ordering::Relaxed) {
+            return;
+        }
         if clock::now().since(began) >= NO_NEWS {
             tell_aside(said.changed(Err(reason))).await;
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
     ready_aside().await;
-    let signs = watchdog(|name| std::env::var(name).ok(), std::process::id()).map(|within| within / SIGNS);
-    let every = signs.unwrap_or(SAY_EVERY).min(SAY_EVERY);
+    let within = watchdog(|name| std::env::var(name).ok(), std::process::id());
+    let mut turns = tokio::time::interval(within.map_or(SAY_EVERY, |within| (within / SIGNS).min(SAY_EVERY)));
+    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
+        turns.tick().await;
         if OWED.load(Ordering::Relaxed) {
             ready_aside().await;
         }
-        let check = if signs.is_some() { liveness.check().await } else { Ok(()) };
-        let sign = (signs.is_some() && check.is_ok()).then(|| "WATCHDOG=1".to_owned());
+        let check = match within {
+            Some(within) => liveness.check_over(within / 2).await,
+            None => Ok(()),
+        };
+        if !serves.load(Ordering::Relaxed) {
+            return;
+        }
+        let sign = (within.is_some() && check.is_ok()).then(|| "WATCHDOG=1".to_owned());
         let status = said.changed(check.map(|()| sentence()));
         tell_aside(sign.into_iter().chain(status)).await;
-        tokio::time::sleep(every).await;
     }
 }
 

@@ -275,15 +275,18 @@ pub fn interface_index(name: &str) -> Option<u32> {
 /// What the kernel does not tell is left out; an empty answer makes `"local"` nobody.
 pub fn own_networks() -> OwnNetworks {
     let mut own = OwnNetworks::default();
+    let table = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    // Not this node's yet, or another one's: nobody is reached there.
+    let if_inet6 = table("/proc/net/if_inet6");
+    let unusable: Vec<IpAddr> = super::network::unusable(&if_inet6).map(IpAddr::V6).collect();
     for interface in if_addrs::get_if_addrs().unwrap_or_default() {
         let (address, bits) = match interface.addr {
             IfAddr::V4(a) => (IpAddr::V4(a.ip), a.prefixlen),
             IfAddr::V6(a) => (IpAddr::V6(a.ip), a.prefixlen),
         };
-        own.addresses.push(address);
+        own.addresses.extend(Some(address).filter(|a| !unusable.contains(a)));
         own.links.extend(IpNet::new(address, bits).ok().map(|net| net.trunc()));
     }
-    let table = |path: &str| fs::read_to_string(path).unwrap_or_default();
     own.links.extend(host_routes_v4(&table("/proc/net/route")));
     own.links.extend(host_routes_v6(&table("/proc/net/ipv6_route")));
     own.addresses.sort_unstable();

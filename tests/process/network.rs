@@ -93,6 +93,30 @@ fn where_ipv6_is_switched_off_its_loopback_is_no_fault_of_the_process() {
     wait_for("an answer at ::1, which has come", PATIENCE, ask);
 }
 
+// An address whose link is down, or that another node has: the kernel lists it, and nobody is reached there. With a
+// watchdog the process would be started again for ever, and loopback's clients with it.
+#[test]
+fn an_ipv6_address_that_is_not_usable_is_no_fault_of_the_process() {
+    const SELF: &str = "network::an_ipv6_address_that_is_not_usable_is_no_fault_of_the_process";
+    let Some(ip) = namespace::inside(Room::Network, SELF) else { return };
+    let link = |arguments: &str| {
+        let mut command = Command::new(&ip);
+        command.args(arguments.split(' '));
+        run(command).code == Some(0)
+    };
+    if !link("link add bridge0 type bridge") || !link("addr add 2001:db8::5/64 dev bridge0") {
+        let _ = io::stderr().write_all(b"skipped: no link can be made here\n");
+        return;
+    }
+    let upstream = Upstream::new(zone());
+    let listen = "\n[listen]\ndns = [\"0.0.0.0:{port}\", \"[2001:db8::5]:53\"]\n[access]\nallow = [\"local\"]\n";
+    for state in ["down", "up"] {
+        assert!(link(&format!("link set bridge0 {state}")));
+        let daemon = Daemon::start(&tiers(&[&[upstream.address()]], listen));
+        wait_for("its health", PATIENCE, || (daemon.get("/healthz").0 == 200).then_some(()));
+    }
+}
+
 #[test]
 fn who_is_local_follows_the_addresses_of_the_node() {
     let Some(ip) = namespace::inside(Room::Network, "network::who_is_local_follows_the_addresses_of_the_node") else {
