@@ -7,12 +7,12 @@
 //! thread), with which the kernel takes every capability. A unit's `User=` does the same without this.
 
 use std::ffi::CString;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use nix::unistd::{Gid, Uid, User, geteuid, initgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, User, geteuid, setgroups, setresgid, setresuid};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, chownat, fchown, fstat, openat};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::set_no_new_privs;
@@ -21,8 +21,10 @@ use super::Fatal;
 use crate::listen::alone;
 use crate::upkeep::{freeze, snapshot, source, system};
 
-/// Entries of a directory that are looked at.
+/// Files of a directory that are given away.
 const ENTRIES_MAX: usize = 100;
+/// Groups of a user that are taken on; the kernel takes more.
+const GROUPS_MAX: usize = 1000;
 /// What names of files that evenkeel makes begin with; drafts have a dot before that.
 const OWN_NAMES: [&str; 5] =
     [alone::FILE_NAME, source::KEPT_PREFIX, snapshot::FILE, freeze::FILE, system::REMEMBERED];
@@ -36,6 +38,35 @@ enum Fate {
     Left,
     /// It is not evenkeel's, and the directory is not given.
     Foreign,
+}
+
+/// Is every directory above this one root's, so that nobody else puts another one in its place?
+fn only_root_leads_to(directory: &Path) -> io::Result<()> {
+    for above in directory.ancestors().skip(1) {
+        let meta = std::fs::symlink_metadata(above)?;
+        // In a sticky one each may replace what is their own only.
+        let is_roots = meta.uid() == 0 && (meta.mode() & 0o022 == 0 || meta.mode() & 0o1000 != 0);
+        if !is_roots {
+            let why = format!("{} is not root's alone: others could put another one there", above.display());
+            return Err(io::Error::other(why));
+        }
+    }
+    Ok(())
+}
+
+/// The groups of a user by the text of group(5). Other databases are not asked: they may be behind a network, and its
+/// names behind us.
+fn groups_of(text: &str, name: &str, own: Gid) -> Vec<Gid> {
+    let mut groups = vec![own];
+    for line in text.lines() {
+        let mut fields = line.split(':').skip(2);
+        let (Some(id), Some(members)) = (fields.next(), fields.next()) else { continue };
+        if let (Ok(id), true) = (id.parse::<u32>(), members.split(',').any(|member| member == name)) {
+            groups.push(Gid::from_raw(id));
+        }
+    }
+    groups.truncate(GROUPS_MAX);
+    groups
 }
 
 /// Who the process shall be.
@@ -87,12 +118,19 @@ impl Servant {
     /// # Errors
     ///
     /// What the system says; or that the directory is not evenkeel's alone, as something else is in it that is not the
-    /// user's: nothing has been given then.
+    /// user's, or that somebody else could put another one in its place: nothing has been given then.
     pub(super) fn give(&self, directory: &Path) -> io::Result<()> {
-        // A link to the directory is followed here, and nothing is after this.
-        let directory = File::open(directory)?;
+        // Links are followed here, where they and all that leads there are root's, and nothing is after this.
+        let links = directory.ancestors().filter_map(|part| std::fs::symlink_metadata(part).ok());
+        if links.into_iter().any(|meta| meta.is_symlink() && meta.uid() != 0) {
+            return Err(io::Error::other("a link that leads there is not root's"));
+        }
+        let directory = std::fs::canonicalize(directory)?;
+        only_root_leads_to(&directory)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(&directory, flags, Mode::empty())?;
         let mut given: Vec<OwnedFd> = Vec::new();
-        for entry in Dir::read_from(&directory)?.take(ENTRIES_MAX + 2) {
+        for entry in Dir::read_from(&directory)? {
             let entry = entry?;
             let name = entry.file_name();
             if [&b"."[..], b".."].contains(&name.to_bytes()) {
@@ -134,7 +172,9 @@ impl Servant {
         let failed = |what: &str, e: io::Error| {
             Fatal::system(format!("process.user: cannot become {}: {what}: {e}", self.name()))
         };
-        initgroups(&self.name, self.gid).map_err(|e| failed("groups", e.into()))?;
+        let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+        let groups = groups_of(&groups, &self.name(), self.gid);
+        setgroups(&groups).map_err(|e| failed("groups", e.into()))?;
         setresgid(self.gid, self.gid, self.gid).map_err(|e| failed("group", e.into()))?;
         setresuid(self.uid, self.uid, self.uid).map_err(|e| failed("user", e.into()))?;
         if setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).is_ok() {
@@ -184,6 +224,33 @@ mod tests {
             assert_eq!(owner(&entry.path()), wanted, "{:?}", entry.file_name());
         }
         servant.give(&directory).expect("twice is once");
+    }
+
+    #[test]
+    fn a_directory_that_others_could_replace_is_not_given() {
+        let Some(servant) = servant() else { return };
+        let world = tempfile::tempdir().unwrap();
+        let directory = world.path().join("theirs/state");
+        fs::create_dir_all(&directory).unwrap();
+        chown(world.path().join("theirs"), Some(UID), None).unwrap();
+        let error = servant.give(&directory).unwrap_err().to_string();
+        assert!(error.contains("not root's alone"), "{error}");
+        assert_eq!(fs::metadata(&directory).unwrap().uid(), 0);
+        let (link, roots) = (world.path().join("link"), world.path().join("roots"));
+        fs::create_dir(&roots).unwrap();
+        symlink(&roots, &link).unwrap();
+        std::os::unix::fs::lchown(&link, Some(UID), None).unwrap();
+        let error = servant.give(&link).unwrap_err().to_string();
+        assert!(error.contains("a link that leads there"), "{error}");
+        assert_eq!(fs::metadata(&roots).unwrap().uid(), 0);
+    }
+
+    #[test]
+    fn groups_are_those_of_the_file() {
+        let text = "root:x:0:\nadm:x:4:syslog,evenkeel\nevenkeel:x:995:\nbroken\nx:x:y:evenkeel\nssl:x:7:evenkeel2\n";
+        let of = |name| groups_of(text, name, Gid::from_raw(995)).iter().map(|g| g.as_raw()).collect::<Vec<_>>();
+        assert_eq!(of("evenkeel"), [995, 4]);
+        assert_eq!(of("nobody"), [995]);
     }
 
     #[test]

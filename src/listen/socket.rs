@@ -10,7 +10,7 @@
 //! What a supervisor handed over ([`super::handed`]) is used as it is, before anything is opened:
 //!
 //! - Sockets of a socket unit stand in place of `listen.dns`. Where a unit has UDP or TCP of an address alone, the
-//!   other one is opened beside it: a resolver answers over both (RFC 7766 §5).
+//!   other one is opened beside it, for both families where the first is: a resolver answers over both (RFC 7766 §5).
 //! - Sockets out of the store are used where `listen.dns` still names their address; UDP sockets that are fewer than
 //!   workers are joined by more. The rest is closed, and named by [`let_go`].
 //!
@@ -142,13 +142,7 @@ impl Sockets {
     /// `[::]` are for it as well.
     pub fn listening(&self) -> Vec<SocketAddr> {
         let mut there = self.bound();
-        let both = |fd: BorrowedFd<'_>| !sockopt::ipv6_v6only(fd).unwrap_or(true);
-        let wildcards = there.iter().filter(|at| at.is_ipv6() && at.ip().is_unspecified());
-        let for_both = wildcards.filter(|at| {
-            let tcp = self.tcp.iter().any(|(a, listener)| a == *at && both(listener.as_fd()));
-            let udp = self.udp.iter().any(|(a, each)| a == *at && each.iter().all(|socket| both(socket.as_fd())));
-            tcp && udp
-        });
+        let for_both = there.iter().filter(|at| self.is_for_both(**at));
         let more: Vec<SocketAddr> = for_both.map(|at| (Ipv4Addr::UNSPECIFIED, at.port()).into()).collect();
         there.extend(more);
         there
@@ -199,6 +193,14 @@ impl Sockets {
         }
     }
 
+    /// Is what is here of this address IPv6's wildcard for IPv4 too, as a socket unit may have it?
+    fn is_for_both(&self, address: SocketAddr) -> bool {
+        let both = |fd: BorrowedFd<'_>| !sockopt::ipv6_v6only(fd).unwrap_or(true);
+        let udp = self.udp.iter().filter(|(a, _)| *a == address).flat_map(|(_, each)| each).map(AsFd::as_fd);
+        let tcp = self.tcp.iter().filter(|(a, _)| *a == address).map(|(_, listener)| listener.as_fd());
+        address.is_ipv6() && address.ip().is_unspecified() && udp.chain(tcp).any(both)
+    }
+
     /// What is missing of `addresses`, without touching what is there.
     fn missing(&self, addresses: &[SocketAddr], workers: usize) -> Result<Sockets, OpenError> {
         let (mut new, mut places) = (Sockets::default(), Vec::new());
@@ -207,7 +209,7 @@ impl Sockets {
                 places.push(address);
                 continue;
             }
-            let Some(bound) = bind(address, Transport::Tcp, Sharing::Alone)? else {
+            let Some(bound) = bind(address, Transport::Tcp, Sharing::Alone, self.is_for_both(address))? else {
                 new.remarks.push(format!("{address} is left out: this kernel has no {}", family(address)));
                 continue;
             };
@@ -222,12 +224,12 @@ impl Sockets {
         }
         let there = |address| self.udp.iter().find(|(a, _)| *a == address).map_or(0, |(_, each)| each.len());
         for &address in places.iter().filter(|a| there(**a) == 0) {
-            bind(address, Transport::Udp, Sharing::Alone)?;
+            bind(address, Transport::Udp, Sharing::Alone, self.is_for_both(address))?;
         }
         for address in places {
             let mut each = Vec::with_capacity(workers);
             for _ in there(address)..workers.max(1) {
-                let bound = match bind(address, Transport::Udp, Sharing::Shared) {
+                let bound = match bind(address, Transport::Udp, Sharing::Shared, self.is_for_both(address)) {
                     Ok(Some(bound)) => bound,
                     Ok(None) => continue,
                     // Those that are there are read by all workers.
@@ -394,10 +396,15 @@ enum Sharing {
 }
 
 /// `None` where the kernel lacks the address's family.
-fn bind(address: SocketAddr, transport: Transport, sharing: Sharing) -> Result<Option<Bound>, OpenError> {
+fn bind(
+    address: SocketAddr,
+    transport: Transport,
+    sharing: Sharing,
+    both_families: bool,
+) -> Result<Option<Bound>, OpenError> {
     let failed = |step| move |e| OpenError::of(address, transport, step, e);
     for ahead in [false, true] {
-        let socket = match socket(address, transport) {
+        let socket = match socket(address, transport, both_families) {
             Ok(socket) => socket,
             Err(e) if e.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()) => return Ok(None),
             Err(e) => return Err(failed("open")(e)),
@@ -421,14 +428,14 @@ fn bind(address: SocketAddr, transport: Transport, sharing: Sharing) -> Result<O
     Err(failed("bind")(io::ErrorKind::AddrNotAvailable.into()))
 }
 
-fn socket(address: SocketAddr, transport: Transport) -> io::Result<Socket> {
+fn socket(address: SocketAddr, transport: Transport, both_families: bool) -> io::Result<Socket> {
     let (kind, protocol) = match transport {
         Transport::Udp => (Type::DGRAM, Protocol::UDP),
         Transport::Tcp => (Type::STREAM, Protocol::TCP),
     };
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(!both_families)?;
     }
     if transport == Transport::Tcp {
         // A restart must not wait for the old connections' TIME_WAIT. Among listeners it lets nobody in.
@@ -520,7 +527,7 @@ mod tests {
     fn another_udp_server_is_seen_whether_it_shares_its_port_or_not() {
         for sharing in [Sharing::Alone, Sharing::Shared] {
             for bind_there in ["127.0.0.1:0", "0.0.0.0:0"] {
-                let other = bind(bind_there.parse().unwrap(), Transport::Udp, sharing).unwrap().unwrap();
+                let other = bind(bind_there.parse().unwrap(), Transport::Udp, sharing, false).unwrap().unwrap();
                 let port = other.socket.local_addr().unwrap().as_socket().unwrap().port();
                 let error = open(&settings(&[&format!("127.0.0.1:{port}")], 1), Handed::default()).unwrap_err();
                 assert!(matches!(error, OpenError::InUse { transport: Transport::Udp, .. }), "{error}");

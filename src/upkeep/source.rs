@@ -12,7 +12,8 @@
 //! - Each version of the program has a copy of its own, so that one that is gone back to finds what it accepted itself,
 //!   and not a file with keys of later times only. The newest that it accepts is taken. The newest four are kept.
 //! - Where root is given up (`process.user`), the copy is that user's and is read while we are still root: it is used
-//!   only where it names the same user, state directory and control socket as the file, as far as that can be read.
+//!   only where it names the same user, state directory and control socket as the file, as far as that can be read, and
+//!   no other port below 1024 but 53.
 //! - The state directory is $STATE_DIRECTORY (its first, where systemd names several), else $XDG_STATE_HOME/evenkeel,
 //!   else /var/lib/evenkeel where root is given up, else $HOME/.local/state/evenkeel; it is made with mode 0700. Not
 //!   having one is a warning, never an end.
@@ -38,6 +39,8 @@ pub const DEFAULT_FILE: &str = "/etc/evenkeel/evenkeel.toml";
 
 /// Bytes of a configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+
+const DNS_PORT: u16 = 53;
 
 /// The state directory where root is given up and nobody names one.
 const ROOTLESS_STATE: &str = "/var/lib/evenkeel";
@@ -179,10 +182,16 @@ impl ConfigSource {
         let named = as_far_as_read(&text, &env, &self.sets);
         let becomes = whom_root_becomes(&named.user);
         let directory = state_directory_place(&named.state, becomes.is_some(), &env)?;
-        let kept = copies(&directory).into_iter().filter_map(|name| read_kept(&directory, &name, path, becomes));
+        let kept = copies(&directory).into_iter().take(KEPT_MAX);
+        let kept = kept.filter_map(|name| read_kept(&directory, &name, path, becomes));
         let mut accepted = kept.filter_map(|text| self.check(Some(path.to_owned()), text, true).ok());
         let whose = |c: &Config| (c.user.clone(), c.state.clone(), c.admin.socket.clone());
-        accepted.find(|copy| becomes.is_none() || whose(&copy.config) == whose(&named))
+        // What root would do for it before it becomes another: bind ports.
+        let ports = |copy: &Config| {
+            let mut low = copy.listen.dns.iter().filter(|at| at.port() < 1024 && at.port() != DNS_PORT);
+            low.all(|at| named.listen.dns.contains(at))
+        };
+        accepted.find(|copy| becomes.is_none() || (whose(&copy.config) == whose(&named) && ports(&copy.config)))
     }
 }
 

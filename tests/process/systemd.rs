@@ -162,14 +162,18 @@ fn a_units_wildcard_for_both_families_answers_both() {
         }
     };
     let at = tcp.local_addr().unwrap();
+    // The other half is opened for both as well.
+    drop(tcp);
     let udp = UdpSocket::bind(at).unwrap();
-    let unit = |fd: OwnedFd| ("evenkeel.socket".to_owned(), fd);
-    stand.start(&[unit(udp.into()), unit(tcp.into())]);
+    stand.start(&[("evenkeel.socket".to_owned(), udp.into())]);
     stand.heard("READY=1");
     for ip in ["127.0.0.1", "127.9.9.9", "::1"] {
         let there = SocketAddr::new(ip.parse().unwrap(), at.port());
         let reply = try_ask(there, &Question::new("www.test.", rtype::A)).expect(ip);
         assert_eq!(reply.addresses(), [[192, 0, 2, 1]], "{ip}");
+        let mut stream = Stream::connect(there);
+        stream.send(&Question::new("www.test.", rtype::A).to_bytes());
+        assert_eq!(Message::read(&stream.receive().expect(ip)).addresses(), [[192, 0, 2, 1]], "{ip} over TCP");
     }
     assert!(stand.log().contains(&format!("listening on 0.0.0.0:{}", at.port())), "{}", stand.log());
 }
