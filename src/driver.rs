@@ -227,6 +227,7 @@ impl Driver {
                     self.offer(&cell, Some(id));
                 }
                 yielded.into_iter().for_each(|other| cell.timers.tell(other));
+                cell.wake();
                 running.iter().for_each(|running| self.advance(running));
             }
             Opened::Refused(waiter, stale, ede) => self.refuse(waiter.map(|w| w.way), stale, ede, now),

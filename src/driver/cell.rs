@@ -4,7 +4,7 @@
 //! the call changed: it is published ([`Outlook`]) and handed to the log's queue.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ pub struct Cell {
     pub outlook: Arc<Outlook>,
     /// A probe is wanted before the prober's next turn.
     pub probe_wanted: Notify,
+    /// The prober makes a long pause, since nobody asks and nothing is due.
+    rests: AtomicBool,
     pub(super) timers: Timers,
     desk: Mutex<Desk<Way>>,
     /// The pursuits under way.
@@ -65,6 +67,7 @@ impl Cell {
             stamp,
             outlook,
             probe_wanted: Notify::new(),
+            rests: AtomicBool::new(false),
             timers: Timers::default(),
             servers: servers.collect(),
             ttl: settings.ttl,
@@ -96,6 +99,25 @@ impl Cell {
             self.probe_wanted.notify_one();
         }
         result
+    }
+
+    /// Until when the prober may rest; whoever asks meanwhile wakes it ([`Cell::wake`]).
+    pub fn rests_until(&self, now: Moment) -> Option<Moment> {
+        // Before one looks: who begins after that sees it.
+        self.rests.store(true, Ordering::SeqCst);
+        let desk = lock(&self.desk);
+        let until = desk.group().rests_until(now).filter(|_| desk.under_way() == 0);
+        if until.is_none() {
+            self.rests.store(false, Ordering::SeqCst);
+        }
+        until
+    }
+
+    /// Somebody asks: what comes of it is to be weighed in time.
+    pub(super) fn wake(&self) {
+        if self.rests.load(Ordering::SeqCst) && self.rests.swap(false, Ordering::SeqCst) {
+            self.probe_wanted.notify_one();
+        }
     }
 
     /// How long past its TTL an answer may serve now.

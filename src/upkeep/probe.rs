@@ -22,6 +22,8 @@ use crate::wire::{Name, build, rcode, reply, rtype};
 
 /// How often a group is weighed: what is due is late by no more than this.
 const TURN: Duration = Duration::from_millis(200);
+/// And where all is well and nobody asks: an idle process wakes as seldom as it can.
+const REST_MAX: Duration = Duration::from_secs(1);
 
 /// Probes the servers of `cell` until `retired` is set.
 pub async fn run(cell: Arc<Cell>, retired: Arc<AtomicBool>) {
@@ -37,7 +39,9 @@ pub async fn run(cell: Arc<Cell>, retired: Arc<AtomicBool>) {
         for (server, name) in loops {
             tokio::spawn(ask_for_loop(cell.clone(), server, name));
         }
-        let _ = tokio::time::timeout(TURN, cell.probe_wanted.notified()).await;
+        let now = clock::now();
+        let pause = cell.rests_until(now).map_or(TURN, |until| now.until(until).clamp(TURN, REST_MAX));
+        let _ = tokio::time::timeout(pause, cell.probe_wanted.notified()).await;
     }
 }
 

@@ -67,6 +67,26 @@ impl Group {
         due
     }
 
+    /// Until when nothing is due, as long as nobody asks: all are fit and beyond doubt, and the first tier is in use.
+    /// `None` where the group is to be weighed as ever.
+    pub fn rests_until(&self, now: Moment) -> Option<Moment> {
+        let at_rest = |s: &Server| {
+            s.is_fit()
+                && !s.health.in_doubt()
+                && !s.breaker.in_doubt()
+                && !s.health.wants_copies()
+                && !s.probe_at_once
+        };
+        if self.dark || self.tier_in_use() != 0 || !self.servers.iter().all(at_rest) {
+            return None;
+        }
+        let next = |s: &Server| {
+            let (pause, from) = self.pace_of(s, now);
+            from.map(|at| at + pause.mul_f64(0.9))
+        };
+        self.servers.iter().map(next).min().flatten()
+    }
+
     /// The pause between probes of a server, and since when it counts.
     fn pace_of(&self, s: &Server, now: Moment) -> (Duration, Option<Moment>) {
         let every = self.settings.health.every;

@@ -167,6 +167,22 @@ fn a_probe_that_was_sent_before_the_last_answer_came_convicts_nobody() {
     assert!(is_down(&group, PRIMARY));
 }
 
+#[test]
+fn a_group_rests_until_its_next_probe_and_only_while_all_is_well() {
+    let mut well = group();
+    let until = well.rests_until(Moment::from_secs(1)).expect("all have answered");
+    assert_eq!(until, Moment::from_secs(9), "a tenth before a fit server's ten seconds");
+    assert!(well.probes_due(0.0, until).iter().any(|due| due.server == PRIMARY));
+
+    probe(&mut well, PRIMARY, Probe::Failed, 9);
+    assert_eq!(well.rests_until(Moment::from_secs(9)), None, "one is in doubt");
+    let away = without_primary(Moment::from_secs(1));
+    assert_eq!(away.rests_until(Moment::from_secs(1)), None, "one is down, another tier in use");
+    let mut again = group();
+    again.on_discontinuity(Moment::from_secs(1));
+    assert_eq!(again.rests_until(Moment::from_secs(1)), None, "a probe is wanted at once");
+}
+
 // RULES: REFUSED to a probe is inconclusive. A forwarder that refuses the root answers what is asked of it.
 #[test]
 fn who_refuses_the_configured_probe_is_acquitted_by_one_that_was_answered_live() {
