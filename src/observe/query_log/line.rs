@@ -61,6 +61,8 @@ fn rcode_word(number: u16) -> String {
 
 /// `address` with all bits behind its prefix zero.
 pub fn cut(address: IpAddr, [v4, v6]: [u8; 2]) -> IpAddr {
+    // At a socket for both families IPv4 comes in IPv6's clothes (RFC 4291 §2.5.5.2).
+    let address = address.to_canonical();
     let bits = if address.is_ipv4() { v4 } else { v6 };
     IpNet::new(address, bits).map_or(address, |net| net.network())
 }
@@ -128,6 +130,7 @@ mod tests {
             ("192.0.2.77", [32, 128], "192.0.2.77"),
             ("2001:db8:1:2ff::1", [24, 56], "2001:db8:1:200::"),
             ("192.0.2.77", [99, 56], "192.0.2.77"),
+            ("::ffff:192.0.2.77", [24, 56], "192.0.2.0"),
         ];
         for (address, prefix, want) in table {
             assert_eq!(cut(address.parse().unwrap(), prefix).to_string(), want);

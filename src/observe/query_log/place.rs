@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -55,7 +55,8 @@ impl Place {
         Ok(Self { prefix: settings.client_prefix, sink, bytes: Vec::new() })
     }
 
-    pub(super) fn write(&mut self, record: &Record) -> io::Result<()> {
+    /// Writes a question; false where the journal is too busy to take it.
+    pub(super) fn write(&mut self, record: &Record) -> io::Result<bool> {
         self.bytes.clear();
         match &mut self.sink {
             Sink::File { path, file, looked } => {
@@ -67,12 +68,15 @@ impl Place {
                     }
                 }
                 line::write(record, self.prefix, &mut self.bytes);
-                file.write_all(&self.bytes)
+                file.write_all(&self.bytes).map(|()| true)
             }
             Sink::Journal(socket) => {
                 self.bytes.extend(b"PRIORITY=6\nSYSLOG_IDENTIFIER=evenkeel-queries\nMESSAGE=");
                 line::write(record, self.prefix, &mut self.bytes);
-                socket.send(&self.bytes).map(drop)
+                match socket.send(&self.bytes) {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
+                    sent => sent.map(|_| true),
+                }
             }
             Sink::Dnstap { stream, identity } => {
                 let messages = [
@@ -85,7 +89,7 @@ impl Place {
                     let seen = dnstap::Seen { kind, client, tcp, time, message };
                     dnstap::write_frame(&seen, identity, VERSION, &mut self.bytes);
                 }
-                stream.write_all(&self.bytes)
+                stream.write_all(&self.bytes).map(|()| true)
             }
         }
     }
@@ -118,13 +122,21 @@ const VERSION: &str = concat!("evenkeel ", env!("CARGO_PKG_VERSION"));
 /// 0640, whatever the umask is; neither a link nor a FIFO is followed.
 fn open_file(path: &Path) -> io::Result<BufWriter<File>> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
-    let file = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(flags).open(path)?;
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true).mode(0o640).custom_flags(flags);
+    let mut file = options.open(path)?;
     let meta = file.metadata()?;
     if !meta.is_file() {
         return Err(io::Error::other("it is no plain file"));
     }
-    if meta.len() == 0 {
-        file.set_permissions(Permissions::from_mode(0o640))?;
+    let mut last = [b'\n'];
+    match meta.len() {
+        0 => file.set_permissions(Permissions::from_mode(0o640))?,
+        length => file.read_exact_at(&mut last, length - 1)?,
+    }
+    // A full disk, or an end without notice, may have left half a line.
+    if last != [b'\n'] {
+        file.write_all(b"\n")?;
     }
     Ok(BufWriter::with_capacity(BUFFER_BYTES, file))
 }

@@ -51,6 +51,22 @@ fn a_file_has_a_line_for_each_question_and_the_mode_0640() {
 }
 
 #[test]
+fn half_a_line_that_a_full_disk_left_does_not_swallow_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("queries");
+    for (left, lines) in [("", 1), ("{\"whole\":1}\n", 2), ("{\"half", 2)] {
+        std::fs::write(&path, left).unwrap();
+        let log = QueryLog::default();
+        log.apply(&settings(To::File(path.clone()), 1.0));
+        log.offer(&answered(&[0; 12]));
+        log.finish();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), lines, "{text}");
+        assert!(text.lines().last().is_some_and(|l| l.starts_with("{\"v\":1")), "{text}");
+    }
+}
+
+#[test]
 fn what_cannot_be_written_is_counted_and_nobody_waits() {
     let directory = tempfile::tempdir().unwrap();
     let log = QueryLog::default();

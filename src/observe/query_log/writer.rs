@@ -1,7 +1,8 @@
 //! The thread that writes the query log.
 //!
 //! A place that cannot be opened or written is told once, with why, and tried again after [`TRY_AGAIN`]; what comes
-//! meanwhile is dropped and counted. What has been written is flushed whenever the queue is empty.
+//! meanwhile is dropped and counted. What has been written is flushed whenever the queue is empty, and counted as
+//! written then: what a full disk takes away was not.
 
 use std::io;
 use std::sync::Arc;
@@ -16,11 +17,13 @@ use crate::observe::event::{Event, report};
 
 /// After a place could not be had.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
+/// So many are flushed though the queue is never empty.
+const HELD_MAX: u64 = 1024;
 
 /// Starts it; it ends with the queue's other end, and tells `ended`.
 pub(super) fn start(queue: Receiver<Queued>, shared: Arc<Shared>, ended: Sender<()>) -> io::Result<()> {
     thread::Builder::new().name("query-log".into()).spawn(move || {
-        let mut writer = Writer { shared, applied: 0, place: None, away_until: None };
+        let mut writer = Writer { shared, applied: 0, place: None, held: 0, away_until: None };
         writer.run(&queue);
         // Nobody may wait for it.
         let _ = ended.send(());
@@ -33,6 +36,8 @@ struct Writer {
     /// Which settings `place` is of.
     applied: u64,
     place: Option<Place>,
+    /// Written, and not flushed yet.
+    held: u64,
     away_until: Option<Instant>,
 }
 
@@ -55,6 +60,11 @@ impl Writer {
                 self.write(&record);
             }
         }
+        self.close();
+    }
+
+    fn close(&mut self) {
+        self.flush();
         if let Some(mut place) = self.place.take() {
             place.close();
         }
@@ -64,9 +74,7 @@ impl Writer {
         let applied = self.shared.applied.load(Relaxed);
         if applied != self.applied {
             self.applied = applied;
-            if let Some(mut place) = self.place.take() {
-                place.close();
-            }
+            self.close();
             self.away_until = None;
         }
     }
@@ -80,8 +88,14 @@ impl Writer {
             return;
         };
         match place.write(record) {
-            Ok(()) => {
-                self.shared.written.fetch_add(1, Relaxed);
+            Ok(true) => {
+                self.held += 1;
+                if self.held >= HELD_MAX {
+                    self.flush();
+                }
+            }
+            Ok(false) => {
+                self.shared.away.fetch_add(1, Relaxed);
             }
             Err(e) => {
                 self.shared.away.fetch_add(1, Relaxed);
@@ -91,8 +105,12 @@ impl Writer {
     }
 
     fn flush(&mut self) {
-        if let Some(Err(e)) = self.place.as_mut().map(Place::flush) {
-            self.lose(&e);
+        match self.place.as_mut().map(Place::flush) {
+            None => {}
+            Some(Ok(())) => {
+                self.shared.written.fetch_add(std::mem::take(&mut self.held), Relaxed);
+            }
+            Some(Err(e)) => self.lose(&e),
         }
     }
 
@@ -115,6 +133,7 @@ impl Writer {
     /// The place is not to be had: told where that is new.
     fn lose(&mut self, error: &io::Error) {
         self.place = None;
+        self.shared.away.fetch_add(std::mem::take(&mut self.held), Relaxed);
         if self.away_until.replace(Instant::now() + TRY_AGAIN).is_none() {
             let to = lock(&self.shared.settings).as_ref().map(|s| shown(&s.to)).unwrap_or_default();
             report(Event::QueryLogAway { to, reason: error.to_string() });
