@@ -150,16 +150,16 @@ fn is_enabled(root: &Path, unit: &str) -> bool {
     let is_masked = |folder: &&str| {
         fs::read_link(below(root, Path::new(folder)).join(unit)).is_ok_and(|target| target == Path::new("/dev/null"))
     };
-    !UNIT_FOLDERS.iter().any(|folder| is_masked(folder))
-        && UNIT_FOLDERS.iter().flat_map(|folder| entries(folder)).any(|entry| {
+    !UNIT_FOLDERS.iter().any(is_masked)
+        && UNIT_FOLDERS.iter().flat_map(entries).any(|entry| {
             let path = entry.path();
             let pulls_in = path.extension().is_some_and(|e| e == "wants" || e == "requires" || e == "upholds");
             pulls_in && fs::symlink_metadata(path.join(unit)).is_ok()
         })
 }
 
-/// The first hook that defines the function, as dhclient-script reads them: names as run-parts(8) takes them. Hooks of a
-/// package that was removed stay where they are, and do nothing without their program.
+/// The first hook that defines the function, as dhclient-script reads them: names as run-parts(8) takes them. Hooks of
+/// a package that was removed stay where they are, and do nothing without their program.
 fn other_hook(root: &Path, hooks: &Path, ours: &Path) -> Option<String> {
     let mut found: Vec<PathBuf> = fs::read_dir(hooks).ok()?.filter_map(|e| Some(e.ok()?.path())).collect();
     found.sort();
