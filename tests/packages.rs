@@ -1,8 +1,8 @@
 //! The packages: their configuration is accepted, and what `packaging/build` makes has what it says.
 //!
 //! Both are built from the test's own binary where cargo-deb and cargo-generate-rpm are installed, else that is skipped;
-//! with EVENKEEL_REQUIRE_PACKAGERS=1 it fails instead. What the scripts decide is tried on a made-up machine; installing,
-//! upgrading and purging on a whole one, in `tests/guest`.
+//! with EVENKEEL_REQUIRE_PACKAGERS=1 it fails instead. What the scripts decide is tried on a made-up machine;
+//! installing, upgrading and purging on a whole one, in `tests/guest`.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write};
