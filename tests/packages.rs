@@ -225,7 +225,8 @@ fn deb(package: &Path) {
     assert!(field("Depends").contains("libc6") && field("Depends").contains("systemd-standalone-sysusers"));
     let list = output(Command::new("dpkg-deb").arg("-c").arg(package));
     let has = |mode: &str, path: &str| {
-        let found = list.lines().any(|l| l.starts_with(mode) && l.ends_with(&format!(" {}", &path[1..])));
+        let found =
+            list.lines().any(|l| l.starts_with(mode) && l.replace(" ./", " ").ends_with(&format!(" {}", &path[1..])));
         assert!(found, "{mode} {path} is not in\n{list}");
     };
     for path in FILES {

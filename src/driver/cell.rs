@@ -101,7 +101,7 @@ impl Cell {
         result
     }
 
-    /// Until when the prober may rest; whoever asks meanwhile wakes it ([`Cell::wake`]).
+    /// Until when the prober may rest; whoever asks meanwhile wakes it (`wake`).
     pub fn rests_until(&self, now: Moment) -> Option<Moment> {
         // Before one looks: who begins after that sees it.
         self.rests.store(true, Ordering::SeqCst);
