@@ -169,7 +169,7 @@ fn plugin(draft: &mut Draft, said: &mut Said, directive: &Directive) {
                     "evenkeel does not read the Kubernetes API: give these zones a group whose primary is the \
                      cluster's DNS service"
                 }
-                "log" | "dnstap" => "there is no query log in this version",
+                "log" | "dnstap" => "its counterpart is [query_log], which is off: query_log.to says where to",
                 "file" | "auto" | "secondary" | "etcd" | "route53" | "clouddns" | "azure" | "k8s_external" => {
                     "evenkeel has no zones of its own: give these a group that asks the servers that do"
                 }

@@ -500,7 +500,7 @@ fn why(key: &str) -> &'static str {
         "hostsdir" | "dhcp-hostsdir" => "name each file in local_files.hosts",
         "all-servers" => "evenkeel asks a second server where the first is late, within a budget (groups.NAME.hedge)",
         "domain-needed" => "plain names are forwarded like others",
-        "log-queries" => "there is no query log in this version",
+        "log-queries" => "its counterpart is [query_log], which is off: query_log.to says where to",
         "dnssec" | "dnssec-check-unsigned" | "trust-anchor" => {
             "evenkeel does not validate; groups.NAME.trust_ad passes on the verdict of a resolver that does"
         }

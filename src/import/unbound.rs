@@ -536,7 +536,7 @@ fn why(key: &str) -> &'static str {
         _ if key.starts_with("tls-") || key.starts_with("ssl-") || key.starts_with("https-") => {
             "encrypted transports are not in this version"
         }
-        "log-queries" | "log-replies" => "there is no query log in this version",
+        "log-queries" | "log-replies" => "its counterpart is [query_log], which is off: query_log.to says where to",
         "username" | "chroot" | "directory" | "pidfile" | "logfile" | "use-syslog" | "do-daemonize" => {
             "the service's unit says it"
         }

@@ -1,6 +1,7 @@
 //! The query log of the real program: lines in a file, frames at the collector that others ship, and nobody who waits.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::process::{Command, Stdio};
@@ -72,11 +73,47 @@ fn each_question_is_a_line_in_a_file_that_is_opened_again_when_it_is_moved() {
     // Off again.
     daemon.write_configuration(&logging(&upstream, ""));
     assert_eq!(daemon.command(&["reload"]).code, Some(0));
-    let so_far = lines(&path).len();
-    daemon.ask("www.test.", rtype::A);
-    assert_eq!((lines(&path).len(), lines(&moved).len()), (so_far, before));
+    daemon.ask("off.test.", rtype::A);
+    // On again: what is written then was not before it.
+    daemon.write_configuration(&logging(&upstream, &format!("file:{}", path.display())));
+    assert_eq!(daemon.command(&["reload"]).code, Some(0));
+    daemon.ask("on.test.", rtype::A);
+    wait_for("a line after that", PATIENCE, || of("on.test.").pop());
+    assert_eq!((of("off.test.").len(), lines(&moved).len()), (0, before));
     assert!(daemon.metric("evenkeel_query_log_written_total") >= 5.0);
     assert_eq!(daemon.metric("evenkeel_query_log_dropped_total"), 0.0);
+}
+
+#[test]
+fn a_full_disk_is_told_and_counted_and_what_was_there_stays_whole() {
+    const SELF: &str = "query_log::a_full_disk_is_told_and_counted_and_what_was_there_stays_whole";
+    if namespace::inside(Room::NetworkAndMounts, SELF).is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(directory.path());
+    if run(mount).code != Some(0) {
+        let _ = writeln!(std::io::stderr(), "skipped: no disk can be mounted here");
+        return;
+    }
+    let (upstream, path) = (upstream(), directory.path().join("queries.log"));
+    let daemon = Daemon::start(&logging(&upstream, &format!("file:{}", path.display())));
+    let dropped = || daemon.metric("evenkeel_query_log_dropped_total");
+    let mut asked = 0.0;
+    wait_for("the end of the disk", PATIENCE, || {
+        (0..50).for_each(|n| drop(daemon.ask(&format!("n{n}.test."), rtype::A)));
+        asked += 50.0;
+        (dropped() > 0.0).then_some(())
+    });
+    // The start has asked for localhost as well.
+    let counted = || daemon.metric("evenkeel_query_log_written_total") + dropped();
+    wait_for("all to be counted", PATIENCE, || (counted() >= asked).then_some(()));
+    assert_eq!(daemon.log().matches("event=query_log_away").count(), 1, "{}", daemon.log());
+    let text = fs::read_to_string(&path).unwrap();
+    let whole = text.lines().filter(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()).count();
+    assert!(text.lines().count() - whole <= 1, "at most one line is cut");
+    assert!(whole as f64 >= daemon.metric("evenkeel_query_log_written_total"), "what counts as written is there");
 }
 
 #[test]
@@ -174,7 +211,7 @@ fn the_journal_gets_a_datagram_of_fields() {
         let mut room = [0; 4096];
         let length = journal.recv(&mut room).unwrap();
         let text = String::from_utf8_lossy(&room[..length]).into_owned();
-        assert!(text.starts_with("PRIORITY=6\nSYSLOG_IDENTIFIER=evenkeel-queries\nMESSAGE={"), "{text}");
+        assert!(text.starts_with("PRIORITY=7\nSYSLOG_IDENTIFIER=evenkeel-queries\nMESSAGE={"), "{text}");
         text.contains("www.test.").then_some(text)
     });
     let message = line.lines().find_map(|l| l.strip_prefix("MESSAGE=")).unwrap();

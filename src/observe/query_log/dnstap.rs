@@ -87,6 +87,22 @@ pub fn write_control(control: Control, out: &mut Vec<u8>) {
     }
 }
 
+/// Do the fields of an ACCEPT frame take [`CONTENT_TYPE`]? Without any they take all.
+pub fn takes_our_type(mut fields: &[u8]) -> bool {
+    if fields.is_empty() {
+        return true;
+    }
+    while let Some((head, rest)) = fields.split_at_checked(8) {
+        let length = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
+        let Some((value, rest)) = rest.split_at_checked(length as usize) else { return false };
+        if head[..4] == 1u32.to_be_bytes() && value == CONTENT_TYPE {
+            return true;
+        }
+        fields = rest;
+    }
+    false
+}
+
 fn cut(text: &str) -> &[u8] {
     &text.as_bytes()[..text.len().min(LABEL_BYTES_MAX)]
 }
@@ -127,6 +143,42 @@ mod tests {
         write_frame(&seen(Kind::ClientQuery, &[7; 70_000]), &"i".repeat(999), &"v".repeat(999), &mut out);
         assert!(out.len() <= MESSAGE_BYTES_MAX, "{}", out.len());
         assert_eq!(u32::from_be_bytes(out[..4].try_into().unwrap()) as usize, out.len() - 4);
+    }
+
+    // Field numbers and wire types of dnstap.pb: written out once, so that they can be read beside it.
+    #[test]
+    fn a_frame_is_what_the_format_says() {
+        let mut out = Vec::new();
+        write_frame(&seen(Kind::ClientResponse, &[0xab, 0xcd]), "i", "v", &mut out);
+        let inner = [
+            &[0x08, 6][..],                        // type: CLIENT_RESPONSE
+            &[0x10, 1],                            // socket_family: INET
+            &[0x18, 1],                            // socket_protocol: UDP
+            &[0x22, 4, 192, 0, 2, 77],             // query_address
+            &[0x60, 0x80, 0xe2, 0xcf, 0xaa, 0x06], // response_time_sec
+            &[0x6d, 5, 0, 0, 0],                   // response_time_nsec, fixed32
+            &[0x72, 2, 0xab, 0xcd],                // response_message
+        ]
+        .concat();
+        let whole = [&[0x0a, 1, b'i', 0x12, 1, b'v', 0x72, inner.len() as u8][..], &inner, &[0x78, 1]].concat();
+        assert_eq!(out, [&(whole.len() as u32).to_be_bytes()[..], &whole].concat());
+    }
+
+    #[test]
+    fn who_accepts_names_our_type_or_none() {
+        let field =
+            |kind: u32, value: &[u8]| [&kind.to_be_bytes()[..], &(value.len() as u32).to_be_bytes(), value].concat();
+        for (fields, takes) in [
+            (vec![], true),
+            (field(1, CONTENT_TYPE), true),
+            ([field(1, b"other"), field(1, CONTENT_TYPE)].concat(), true),
+            (field(1, b"protobuf:dnstap.DnstapX"), false),
+            (field(2, CONTENT_TYPE), false),
+            (field(1, CONTENT_TYPE)[..20].to_vec(), false),
+            (vec![0, 0, 0, 1], false),
+        ] {
+            assert_eq!(takes_our_type(&fields), takes, "{fields:?}");
+        }
     }
 
     fn seen(kind: Kind, message: &[u8]) -> Seen<'_> {

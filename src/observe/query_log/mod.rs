@@ -11,8 +11,9 @@
 //! | `writer` | the thread: it takes from the queue, and holds on to one place until another is configured |
 //! | `place` | the places: file, journal, collector |
 //!
-//! Only what clients see is logged, once for each question. It names names and addresses, as no other output of
-//! evenkeel does: files have the mode 0640, and `query_log.client_prefix` cuts addresses.
+//! Only what clients see is logged, once for each question; what evenkeel asks itself is not. It names names and
+//! addresses, as no other output of evenkeel does: files have the mode 0640, and `query_log.client_prefix` cuts
+//! addresses.
 
 pub mod dnstap;
 pub mod line;
@@ -21,9 +22,9 @@ mod writer;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{self, SyncSender, TrySendError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -31,6 +32,8 @@ use serde::Serialize;
 use super::metrics::Source;
 use crate::clock;
 use crate::serve::Transport;
+use crate::serve::local::HEALTH_NAME;
+use crate::wire::{Name, query};
 
 /// Questions that wait to be written.
 const QUEUED_MAX: usize = 4096;
@@ -114,7 +117,7 @@ pub struct QueryLogStatus {
 pub struct QueryLog {
     /// A draw below this is taken; 0 is off.
     threshold: AtomicU32,
-    queue: Mutex<Option<SyncSender<Queued>>>,
+    queue: RwLock<Option<SyncSender<Queued>>>,
     shared: Arc<Shared>,
     /// Tells that the writer has ended.
     ended: Mutex<Option<mpsc::Receiver<()>>>,
@@ -122,29 +125,29 @@ pub struct QueryLog {
 
 enum Queued {
     Record(Box<Record>),
-    /// The settings have changed.
-    Look,
+    /// What comes behind is to be written by these.
+    Settings(Box<QueryLogSettings>),
 }
 
 /// What the writer shares with those who answer.
 #[derive(Default)]
 struct Shared {
-    settings: Mutex<Option<QueryLogSettings>>,
-    /// How often they were applied.
-    applied: AtomicU64,
+    /// Settings that found the queue full: they hold at once.
+    urgent: Mutex<Option<Box<QueryLogSettings>>>,
+    is_urgent: AtomicBool,
+    /// Records in the queue.
+    queued: AtomicUsize,
     written: AtomicU64,
     full: AtomicU64,
     away: AtomicU64,
 }
 
 impl QueryLog {
-    /// Puts settings in force: the first that lead somewhere start the writer. What is queued goes where it was to go,
-    /// or to the new place. A file is opened anew.
+    /// Puts settings in force: the first that lead somewhere start the writer, which opens the place at once, a file
+    /// anew. What is queued goes where it was to go; where the queue is full, to the new place.
     pub fn apply(&self, settings: &QueryLogSettings) {
-        *lock(&self.shared.settings) = Some(settings.clone());
-        self.shared.applied.fetch_add(1, Relaxed);
         let is_on = settings.to != To::Nowhere;
-        let mut queue = lock(&self.queue);
+        let mut queue = self.queue.write().unwrap_or_else(PoisonError::into_inner);
         if is_on && queue.is_none() {
             let (sender, receiver) = mpsc::sync_channel(QUEUED_MAX);
             let (ending, ended) = mpsc::channel();
@@ -153,10 +156,10 @@ impl QueryLog {
                 *lock(&self.ended) = Some(ended);
             }
         }
-        if let Some(queue) = &*queue {
-            // A full queue is being looked through anyway.
-            let _ = queue.try_send(Queued::Look);
-        }
+        let sent = queue.as_ref().map(|queue| queue.try_send(Queued::Settings(Box::new(settings.clone()))));
+        let missed = matches!(sent, Some(Err(TrySendError::Full(_))));
+        *lock(&self.shared.urgent) = missed.then(|| Box::new(settings.clone()));
+        self.shared.is_urgent.store(missed, Relaxed);
         let share = if is_on && queue.is_some() { settings.sample.clamp(0.0, 1.0) } else { 0.0 };
         self.threshold.store((share * f64::from(u32::MAX)) as u32, Relaxed);
     }
@@ -175,8 +178,17 @@ impl QueryLog {
         threshold != 0 && draw <= threshold
     }
 
-    /// Queues a question. Never waits.
+    /// Queues a question, unless it is one that evenkeel asks itself. Never waits.
     pub fn offer(&self, answered: &Answered<'_>) {
+        if answered.client.is_loopback() && asks_for_health(answered.query) {
+            return;
+        }
+        // Before anything is copied: a place that is blocked is to cost least.
+        if self.shared.queued.fetch_add(1, Relaxed) >= QUEUED_MAX {
+            self.shared.queued.fetch_sub(1, Relaxed);
+            self.shared.full.fetch_add(1, Relaxed);
+            return;
+        }
         let carried = |message: &[u8]| -> Box<[u8]> {
             if message.len() <= MESSAGE_BYTES_MAX { message.into() } else { [].into() }
         };
@@ -191,10 +203,13 @@ impl QueryLog {
             rcode: answered.rcode,
             took: answered.took,
         };
-        if let Some(queue) = &*lock(&self.queue)
-            && let Err(TrySendError::Full(_)) = queue.try_send(Queued::Record(Box::new(record)))
-        {
-            self.shared.full.fetch_add(1, Relaxed);
+        let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
+        match queue.as_ref().map(|queue| queue.try_send(Queued::Record(Box::new(record)))) {
+            Some(Ok(())) => {}
+            sent => {
+                self.shared.queued.fetch_sub(1, Relaxed);
+                self.shared.full.fetch_add(u64::from(matches!(sent, Some(Err(TrySendError::Full(_))))), Relaxed);
+            }
         }
     }
 
@@ -210,11 +225,18 @@ impl QueryLog {
     /// Takes nothing more, and waits until what is queued is written, for at most a second.
     pub fn finish(&self) {
         self.threshold.store(0, Relaxed);
-        drop(lock(&self.queue).take());
+        drop(self.queue.write().unwrap_or_else(PoisonError::into_inner).take());
         if let Some(ended) = lock(&self.ended).take() {
             let _ = ended.recv_timeout(ENDING);
         }
     }
+}
+
+/// Is it the question of `/healthz` and the watchdog? No client's, and many on a quiet node.
+fn asks_for_health(packet: &[u8]) -> bool {
+    static NAME: LazyLock<Option<Name>> = LazyLock::new(|| HEALTH_NAME.parse().ok());
+    let name = NAME.as_ref().map(Name::as_wire);
+    query::check(packet).is_ok_and(|query| Some(query.name()) == name)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

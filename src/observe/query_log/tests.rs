@@ -3,6 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
 use super::*;
+use crate::observe::event;
 
 fn settings(to: To, sample: f64) -> QueryLogSettings {
     QueryLogSettings { to, sample, client_prefix: [32, 128] }
@@ -74,6 +75,79 @@ fn what_cannot_be_written_is_counted_and_nobody_waits() {
     log.offer(&answered(&[0; 12]));
     log.finish();
     assert_eq!(log.status(), QueryLogStatus { dropped_away: 1, ..QueryLogStatus::default() });
+}
+
+#[test]
+fn a_place_that_is_mended_is_told_to_be_back_once_something_was_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("later/queries");
+    let told = |word: &str| {
+        let ours = |seen: &event::Seen| seen.event == word && seen.text.contains(path.to_str().unwrap());
+        event::recent().into_iter().filter(ours).count()
+    };
+    let log = QueryLog::default();
+    let until = |what: &str, is: &dyn Fn() -> bool| {
+        let begun = Instant::now();
+        while !is() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{what}: {:?}", log.status());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    // A mistake is told before the first question, and once, however often the settings are read again.
+    (0..3).for_each(|_| log.apply(&settings(To::File(path.clone()), 1.0)));
+    until("away", &|| told("query_log_away") == 1);
+    log.offer(&answered(&[0; 12]));
+    until("the drop", &|| log.status().dropped_away == 1);
+    std::fs::create_dir(path.parent().unwrap()).unwrap();
+    log.apply(&settings(To::File(path.clone()), 1.0));
+    until("the file", &|| path.exists());
+    assert_eq!(told("query_log_back"), 0, "nothing was written yet");
+    log.offer(&answered(&[0; 12]));
+    until("back", &|| told("query_log_back") == 1);
+    log.finish();
+    assert_eq!((told("query_log_away"), log.status().written), (1, 1));
+}
+
+#[test]
+fn what_is_queued_when_it_is_switched_off_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("queries");
+    let log = QueryLog::default();
+    log.apply(&settings(To::File(path.clone()), 1.0));
+    (0..500).for_each(|_| log.offer(&answered(&[0; 12])));
+    log.apply(&settings(To::Nowhere, 1.0));
+    log.finish();
+    assert_eq!(log.status(), QueryLogStatus { written: 500, ..QueryLogStatus::default() });
+}
+
+#[test]
+fn rights_beyond_those_of_the_group_are_taken_from_a_file_and_none_is_given() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("queries");
+    for (before, after) in [(0o644, 0o640), (0o600, 0o600), (0o666, 0o640), (0o640, 0o640)] {
+        std::fs::write(&path, "").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(before)).unwrap();
+        let log = QueryLog::default();
+        log.apply(&settings(To::File(path.clone()), 1.0));
+        log.finish();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, after, "{before:o}");
+    }
+}
+
+#[test]
+fn evenkeels_own_question_is_no_clients() {
+    let name: Name = HEALTH_NAME.parse().unwrap();
+    let own = crate::wire::build::question(name.as_wire(), 16, false, false, false);
+    let mut own = own.clone();
+    own[3] = 0;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("queries");
+    let log = QueryLog::default();
+    log.apply(&settings(To::File(path.clone()), 1.0));
+    log.offer(&Answered { query: &own, client: "127.0.0.1".parse().unwrap(), ..answered(&[0; 12]) });
+    log.offer(&Answered { query: &own, ..answered(&[0; 12]) });
+    log.finish();
+    assert_eq!(log.status().written, 1, "who asks for it from elsewhere is a client");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The thread that writes the query log.
 //!
 //! A place that cannot be opened or written is told once, with why, and tried again after [`TRY_AGAIN`]; what comes
-//! meanwhile is dropped and counted. What has been written is flushed whenever the queue is empty, and counted as
-//! written then: what a full disk takes away was not.
+//! meanwhile is dropped and counted. That it is written again is told once something has been. What has been written is
+//! flushed whenever the queue is empty, and counted then: what a full disk takes away was not written.
 
 use std::io;
 use std::sync::Arc;
@@ -11,19 +11,17 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::place::Place;
-use super::{Queued, Record, Shared, To, lock};
+use super::place::{Place, Taken, in_words, shown};
+use super::{QueryLogSettings, Queued, Record, Shared, To, lock};
 use crate::observe::event::{Event, report};
 
 /// After a place could not be had.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
-/// So many are flushed though the queue is never empty.
-const HELD_MAX: u64 = 1024;
 
 /// Starts it; it ends with the queue's other end, and tells `ended`.
 pub(super) fn start(queue: Receiver<Queued>, shared: Arc<Shared>, ended: Sender<()>) -> io::Result<()> {
     thread::Builder::new().name("query-log".into()).spawn(move || {
-        let mut writer = Writer { shared, applied: 0, place: None, held: 0, away_until: None };
+        let mut writer = Writer { shared, settings: None, place: None, held: 0, away_until: None, told_away: None };
         writer.run(&queue);
         // Nobody may wait for it.
         let _ = ended.send(());
@@ -33,12 +31,14 @@ pub(super) fn start(queue: Receiver<Queued>, shared: Arc<Shared>, ended: Sender<
 
 struct Writer {
     shared: Arc<Shared>,
-    /// Which settings `place` is of.
-    applied: u64,
+    /// `None` where they lead nowhere.
+    settings: Option<QueryLogSettings>,
     place: Option<Place>,
     /// Written, and not flushed yet.
     held: u64,
     away_until: Option<Instant>,
+    /// The place that was told to be away, until it has been written again.
+    told_away: Option<String>,
 }
 
 impl Writer {
@@ -55,46 +55,49 @@ impl Writer {
                     }
                 }
             };
-            self.follow_settings();
-            if let Queued::Record(record) = next {
-                self.write(&record);
+            match next {
+                Queued::Settings(settings) => self.follow(*settings),
+                Queued::Record(record) => {
+                    self.shared.queued.fetch_sub(1, Relaxed);
+                    if self.shared.is_urgent.swap(false, Relaxed) {
+                        let urgent = lock(&self.shared.urgent).take();
+                        urgent.into_iter().for_each(|settings| self.follow(*settings));
+                    }
+                    self.write(&record);
+                }
             }
         }
         self.close();
     }
 
-    fn close(&mut self) {
-        self.flush();
-        if let Some(mut place) = self.place.take() {
-            place.close();
-        }
-    }
-
-    fn follow_settings(&mut self) {
-        let applied = self.shared.applied.load(Relaxed);
-        if applied != self.applied {
-            self.applied = applied;
-            self.close();
-            self.away_until = None;
-        }
+    /// Takes up new settings. A mistake in them is told now, and not at the first question.
+    fn follow(&mut self, settings: QueryLogSettings) {
+        self.close();
+        self.settings = Some(settings).filter(|s| s.to != To::Nowhere);
+        self.away_until = None;
+        self.open();
     }
 
     fn write(&mut self, record: &Record) {
+        if self.place.as_mut().is_some_and(Place::was_moved) {
+            self.close();
+        }
         if self.place.is_none() {
             self.open();
         }
         let Some(place) = &mut self.place else {
-            self.shared.away.fetch_add(1, Relaxed);
+            // Switched off meanwhile is no loss.
+            self.shared.away.fetch_add(u64::from(self.settings.is_some()), Relaxed);
             return;
         };
         match place.write(record) {
-            Ok(true) => {
+            Ok(Taken::Sent) => self.count(1),
+            Ok(Taken::Held) => self.held += 1,
+            Ok(Taken::HeldFull) => {
                 self.held += 1;
-                if self.held >= HELD_MAX {
-                    self.flush();
-                }
+                self.flush();
             }
-            Ok(false) => {
+            Ok(Taken::Not) => {
                 self.shared.away.fetch_add(1, Relaxed);
             }
             Err(e) => {
@@ -108,9 +111,27 @@ impl Writer {
         match self.place.as_mut().map(Place::flush) {
             None => {}
             Some(Ok(())) => {
-                self.shared.written.fetch_add(std::mem::take(&mut self.held), Relaxed);
+                let held = std::mem::take(&mut self.held);
+                self.count(held);
             }
             Some(Err(e)) => self.lose(&e),
+        }
+    }
+
+    fn count(&mut self, written: u64) {
+        self.shared.written.fetch_add(written, Relaxed);
+        if written > 0
+            && let Some(away) = self.told_away.take()
+            && self.place.as_ref().is_some_and(|place| place.name == away)
+        {
+            report(Event::QueryLogBack { to: away });
+        }
+    }
+
+    fn close(&mut self) {
+        self.flush();
+        if let Some(mut place) = self.place.take() {
+            place.close();
         }
     }
 
@@ -118,34 +139,25 @@ impl Writer {
         if self.away_until.is_some_and(|until| Instant::now() < until) {
             return;
         }
-        let Some(settings) = lock(&self.shared.settings).clone().filter(|s| s.to != To::Nowhere) else { return };
-        match Place::open(&settings) {
+        let Some(settings) = &self.settings else { return };
+        match Place::open(settings) {
             Ok(place) => {
-                if self.away_until.take().is_some() {
-                    report(Event::QueryLogBack { to: shown(&settings.to) });
-                }
+                self.away_until = None;
                 self.place = Some(place);
             }
             Err(e) => self.lose(&e),
         }
     }
 
-    /// The place is not to be had: told where that is new.
+    /// The place is not to be had: told where that is new. Of what was held a part may have been written.
     fn lose(&mut self, error: &io::Error) {
-        self.place = None;
+        let gone = self.place.take().map(|place| place.name);
+        let Some(to) = gone.or_else(|| self.settings.as_ref().map(|s| shown(&s.to))) else { return };
         self.shared.away.fetch_add(std::mem::take(&mut self.held), Relaxed);
-        if self.away_until.replace(Instant::now() + TRY_AGAIN).is_none() {
-            let to = lock(&self.shared.settings).as_ref().map(|s| shown(&s.to)).unwrap_or_default();
-            report(Event::QueryLogAway { to, reason: error.to_string() });
+        self.away_until = Some(Instant::now() + TRY_AGAIN);
+        if self.told_away.as_ref() != Some(&to) {
+            report(Event::QueryLogAway { to: to.clone(), reason: in_words(error) });
+            self.told_away = Some(to);
         }
-    }
-}
-
-fn shown(to: &To) -> String {
-    match to {
-        To::Nowhere => String::new(),
-        To::File(path) => path.display().to_string(),
-        To::Journal => "the journal".to_owned(),
-        To::Dnstap(path) => format!("the collector at {}", path.display()),
     }
 }
