@@ -119,6 +119,8 @@ pub struct QueryLog {
     threshold: AtomicU32,
     queue: RwLock<Option<SyncSender<Queued>>>,
     shared: Arc<Shared>,
+    /// How often settings were applied.
+    turns: AtomicU64,
     /// Tells that the writer has ended.
     ended: Mutex<Option<mpsc::Receiver<()>>>,
 }
@@ -126,14 +128,20 @@ pub struct QueryLog {
 enum Queued {
     Record(Box<Record>),
     /// What comes behind is to be written by these.
-    Settings(Box<QueryLogSettings>),
+    Settings(Applied),
+}
+
+/// Settings, and which ones they are: of two the later ones hold, whichever way they come.
+struct Applied {
+    turn: u64,
+    settings: Box<QueryLogSettings>,
 }
 
 /// What the writer shares with those who answer.
 #[derive(Default)]
 struct Shared {
     /// Settings that found the queue full: they hold at once.
-    urgent: Mutex<Option<Box<QueryLogSettings>>>,
+    urgent: Mutex<Option<Applied>>,
     is_urgent: AtomicBool,
     /// Records in the queue.
     queued: AtomicUsize,
@@ -156,10 +164,12 @@ impl QueryLog {
                 *lock(&self.ended) = Some(ended);
             }
         }
-        let sent = queue.as_ref().map(|queue| queue.try_send(Queued::Settings(Box::new(settings.clone()))));
-        let missed = matches!(sent, Some(Err(TrySendError::Full(_))));
-        *lock(&self.shared.urgent) = missed.then(|| Box::new(settings.clone()));
-        self.shared.is_urgent.store(missed, Relaxed);
+        let turn = self.turns.fetch_add(1, Relaxed) + 1;
+        let applied = Queued::Settings(Applied { turn, settings: Box::new(settings.clone()) });
+        if let Some(Err(TrySendError::Full(Queued::Settings(missed)))) = queue.as_ref().map(|q| q.try_send(applied)) {
+            *lock(&self.shared.urgent) = Some(missed);
+            self.shared.is_urgent.store(true, Relaxed);
+        }
         let share = if is_on && queue.is_some() { settings.sample.clamp(0.0, 1.0) } else { 0.0 };
         self.threshold.store((share * f64::from(u32::MAX)) as u32, Relaxed);
     }

@@ -121,6 +121,28 @@ fn what_is_queued_when_it_is_switched_off_is_written() {
 }
 
 #[test]
+fn settings_that_find_the_queue_full_hold_and_older_ones_behind_them_do_not() {
+    let directory = tempfile::tempdir().unwrap();
+    // A collector that nobody serves holds nothing up, and one that is silent for a second does.
+    let _silent = std::os::unix::net::UnixListener::bind(directory.path().join("silent")).unwrap();
+    let (old, new) = (directory.path().join("old"), directory.path().join("new"));
+    let log = QueryLog::default();
+    log.apply(&settings(To::Dnstap(directory.path().join("silent")), 1.0));
+    log.apply(&settings(To::File(old.clone()), 1.0));
+    (0..=QUEUED_MAX).for_each(|_| log.offer(&answered(&[0; 12])));
+    log.apply(&settings(To::File(new.clone()), 1.0));
+    let begun = Instant::now();
+    while log.status().dropped_full + log.status().written + log.status().dropped_away <= QUEUED_MAX as u64 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", log.status());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    log.offer(&answered(&[0; 12]));
+    log.finish();
+    let last = std::fs::read_to_string(&new).unwrap_or_default();
+    assert!(!last.is_empty(), "the last settings hold: {:?}", log.status());
+}
+
+#[test]
 fn rights_beyond_those_of_the_group_are_taken_from_a_file_and_none_is_given() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("queries");

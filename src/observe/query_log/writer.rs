@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::place::{Place, Taken, in_words, shown};
-use super::{QueryLogSettings, Queued, Record, Shared, To, lock};
+use super::{Applied, QueryLogSettings, Queued, Record, Shared, To, lock};
 use crate::observe::event::{Event, report};
 
 /// After a place could not be had.
@@ -21,7 +21,8 @@ const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// Starts it; it ends with the queue's other end, and tells `ended`.
 pub(super) fn start(queue: Receiver<Queued>, shared: Arc<Shared>, ended: Sender<()>) -> io::Result<()> {
     thread::Builder::new().name("query-log".into()).spawn(move || {
-        let mut writer = Writer { shared, settings: None, place: None, held: 0, away_until: None, told_away: None };
+        let mut writer =
+            Writer { shared, turn: 0, settings: None, place: None, held: 0, away_until: None, told_away: None };
         writer.run(&queue);
         // Nobody may wait for it.
         let _ = ended.send(());
@@ -31,6 +32,8 @@ pub(super) fn start(queue: Receiver<Queued>, shared: Arc<Shared>, ended: Sender<
 
 struct Writer {
     shared: Arc<Shared>,
+    /// Which settings `settings` are.
+    turn: u64,
     /// `None` where they lead nowhere.
     settings: Option<QueryLogSettings>,
     place: Option<Place>,
@@ -56,12 +59,12 @@ impl Writer {
                 }
             };
             match next {
-                Queued::Settings(settings) => self.follow(*settings),
+                Queued::Settings(applied) => self.follow(applied),
                 Queued::Record(record) => {
                     self.shared.queued.fetch_sub(1, Relaxed);
                     if self.shared.is_urgent.swap(false, Relaxed) {
                         let urgent = lock(&self.shared.urgent).take();
-                        urgent.into_iter().for_each(|settings| self.follow(*settings));
+                        urgent.into_iter().for_each(|applied| self.follow(applied));
                     }
                     self.write(&record);
                 }
@@ -71,9 +74,13 @@ impl Writer {
     }
 
     /// Takes up new settings. A mistake in them is told now, and not at the first question.
-    fn follow(&mut self, settings: QueryLogSettings) {
+    fn follow(&mut self, applied: Applied) {
+        if applied.turn < self.turn {
+            return;
+        }
         self.close();
-        self.settings = Some(settings).filter(|s| s.to != To::Nowhere);
+        self.turn = applied.turn;
+        self.settings = Some(*applied.settings).filter(|s| s.to != To::Nowhere);
         self.away_until = None;
         self.open();
     }
